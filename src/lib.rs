@@ -1,0 +1,5 @@
+//! Arrays larger than RAM, in memory, committed atomically.
+
+#![deny(unsafe_code)]
+
+pub mod units;

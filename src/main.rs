@@ -1,0 +1,2 @@
+//! The `zba` command.
+fn main() {}
