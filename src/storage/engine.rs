@@ -1,0 +1,247 @@
+//! What every engine provides: immutable blobs, and one totally ordered log of commits.
+//!
+//! ```text
+//! commit:   write extents -> sync -> (commit lock) check newer records -> append record -> publish
+//!           BlobStore                                                     CommitLog
+//! ```
+//!
+//! Layers above know only these traits; whether bytes lie in local files, in another database or
+//! behind a network is the engine's business.
+//!
+//! # Invariants
+//!
+//! 1. The log is the truth. Everything else an engine keeps can be rebuilt from it.
+//! 2. `append` returns `Ok` only after the record is durable.
+//! 3. Space that a kept record, the head or a pinned state names is never given out.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::StorageError;
+use super::extent::{Extent, Place};
+use super::record::{Draft, Record};
+use super::state::State;
+use crate::units::Tid;
+
+/// A wish for space.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocation {
+    /// Number of pages, which will lie in one piece; at most `EXTENT_PAGES_MAX`.
+    pub pages: u32,
+    /// The page's file offset shall be `phase_pages` modulo this (a power of two); 1 for any place.
+    pub align_pages: u32,
+    /// See `align_pages`.
+    pub phase_pages: u32,
+    /// Where the pages would continue what the array has before them: taken if it is free.
+    pub near: Option<Place>,
+}
+
+/// A file that holds extents and may be mapped.
+#[derive(Clone)]
+pub struct ExtentFile {
+    /// The open file; it stays open as long as this lives.
+    pub file: Arc<OwnedFd>,
+    /// Where the extent begins in it.
+    pub offset_bytes: u64,
+}
+
+impl ExtentFile {
+    /// The descriptor to map.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.file.as_fd()
+    }
+}
+
+/// Immutable blobs: extents are written once, then named by records.
+pub trait BlobStore: Send + Sync {
+    /// Sets space aside for an extent that is not committed yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] if the disk is full; nothing has changed then.
+    fn allocate(&self, wish: &Allocation) -> Result<Place, StorageError>;
+
+    /// Writes whole pages into space that was allocated and not committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the content of those pages is then undefined.
+    fn write(&self, place: Place, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Gives allocated space back that no record names.
+    fn free(&self, place: Place, pages: u64);
+
+    /// Makes everything that was written durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the handle refuses all further writes.
+    fn sync(&self) -> Result<(), StorageError>;
+
+    /// Reads `bytes.len()` bytes from `offset_bytes` bytes after `place`, unchecked.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if they cannot be read in full.
+    fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError>;
+
+    /// The file to map for an extent at `place`; `None` if the engine's blobs cannot be mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the file is missing or too short.
+    fn file_of(&self, place: Place, pages: u64) -> Result<Option<ExtentFile>, StorageError>;
+}
+
+/// Total order.
+pub trait CommitLog: Send + Sync {
+    /// Appends one record and makes it durable. The caller holds the commit lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] if nothing was written. [`StorageError::Unknown`] if the record
+    /// may or may not be durable: reopening tells.
+    fn append(&self, draft: &Draft<'_>) -> Result<Record, StorageError>;
+
+    /// The records after commit `after` up to `until`, in order, without gaps.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if they were packed away; other errors if they cannot be read.
+    fn records(&self, after: Tid, until: Tid) -> Result<Vec<Arc<Record>>, StorageError>;
+
+    /// The oldest commit whose state can still be loaded.
+    fn oldest(&self) -> Tid;
+}
+
+/// What `pack` did.
+#[derive(Clone)]
+pub struct Packed {
+    /// The head as it is now.
+    pub head: State,
+    /// Pages of data files that became free.
+    pub freed_pages: u64,
+    /// Commits that were forgotten.
+    pub forgotten: u64,
+}
+
+/// What lies on the disk, in bytes.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Data files, as allocated on the disk.
+    pub data_bytes: u64,
+    /// Of them, named by kept records.
+    pub data_used_bytes: u64,
+    /// Of them, free to be used again.
+    pub data_free_bytes: u64,
+    /// The commit log.
+    pub log_bytes: u64,
+    /// Checkpoints.
+    pub checkpoint_bytes: u64,
+}
+
+/// A complete engine.
+pub trait Engine: BlobStore + CommitLog {
+    /// The state as of commit `tid`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if it is older than the kept history, [`StorageError::NoCommit`]
+    /// if it is newer than the head.
+    fn load(&self, tid: Tid) -> Result<State, StorageError>;
+
+    /// Whether so much was logged since the last checkpoint that a new one pays.
+    fn wants_checkpoint(&self) -> bool;
+
+    /// Writes a checkpoint of `state` and returns the same state based on it.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the store is as good as before, since a checkpoint is a mere copy.
+    fn checkpoint(&self, state: &State) -> Result<State, StorageError>;
+
+    /// Forgets the history before commit `keep`; space that neither it, later commits nor the
+    /// states in `pinned` name becomes free. The caller holds the commit lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the store is then as it was before, or as it is after.
+    fn pack(&self, keep: Tid, pinned: &[Arc<State>]) -> Result<Packed, StorageError>;
+
+    /// Space held back for states that were pinned during `pack` and of which now only those in
+    /// `pinned` are left becomes free.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the index of a pinned state cannot be read.
+    fn unpin(&self, pinned: &[Arc<State>]) -> Result<(), StorageError>;
+
+    /// Reads and checks every file: all metadata and, if `data`, every byte of every extent.
+    /// `progress` is told the bytes checked so far and in all.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] only if checking itself is impossible; damage is in the report.
+    fn check(
+        &self,
+        data: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<super::check::Report, StorageError>;
+
+    /// Bytes on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if files cannot be examined.
+    fn usage(&self) -> Result<Usage, StorageError>;
+
+    /// Whether this handle may write.
+    fn is_writable(&self) -> bool;
+
+    /// Whether an earlier write or sync failed, so that this handle refuses to write.
+    fn is_poisoned(&self) -> bool;
+}
+
+/// Reads pages of an extent and compares every unit touched with its checksum.
+///
+/// Returns exactly `pages` of the extent; units that are only partly wanted are read whole.
+///
+/// # Errors
+///
+/// [`StorageError::Checksum`] naming the place, or the read's own error.
+pub fn read_checked(
+    blobs: &dyn BlobStore,
+    extent: &Extent,
+    pages: std::ops::Range<u32>,
+    bytes: &mut [u8],
+) -> Result<(), StorageError> {
+    use crate::units::PAGE_BYTES;
+    let page_bytes = PAGE_BYTES as usize;
+    assert_eq!(bytes.len(), pages.len() * page_bytes, "the buffer has the size of the pages");
+    let mut scratch = Vec::new();
+    for unit in extent.units_of(pages.clone()) {
+        let whole = extent.unit(unit);
+        let wanted = whole.start.max(pages.start)..whole.end.min(pages.end);
+        let into = (wanted.start - pages.start) as usize * page_bytes;
+        let into = &mut bytes[into..into + wanted.len() * page_bytes];
+        let offset_bytes = u64::from(whole.start) * PAGE_BYTES;
+        let sum = if wanted == whole {
+            blobs.read(extent.place(), offset_bytes, into)?;
+            crc32fast::hash(into)
+        } else {
+            scratch.resize(whole.len() * page_bytes, 0);
+            blobs.read(extent.place(), offset_bytes, &mut scratch)?;
+            let from = (wanted.start - whole.start) as usize * page_bytes;
+            into.copy_from_slice(&scratch[from..from + into.len()]);
+            crc32fast::hash(&scratch)
+        };
+        let expected = extent.sums()[unit as usize];
+        if sum != expected {
+            let place = extent.place().after(u64::from(whole.start));
+            return Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What can go wrong with bytes on disk.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::catalog::CatalogError;
+use super::extent::Place;
+use crate::units::Tid;
+
+/// Why storage could not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// A file operation failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file, relative to the store.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The disk or the quota is full. Nothing was changed; the store stays usable.
+    #[error("no space left for {path}: free {bytes} bytes, or pack the store, and try again")]
+    NoSpace {
+        /// The file that should have grown.
+        path: String,
+        /// Bytes that were asked for.
+        bytes: u64,
+    },
+    /// A record may or may not have become durable. The handle refuses all further writes.
+    #[error(
+        "writing commit {tid} failed half way ({source}); whether it is durable is known \
+         only after the store has been reopened"
+    )]
+    Unknown {
+        /// The commit.
+        tid: Tid,
+        /// What failed.
+        source: Box<StorageError>,
+    },
+    /// An earlier write or sync failed, so this handle does not write any more.
+    #[error("an earlier write failed, so this handle only reads; reopen the store to go on")]
+    Poisoned,
+    /// The store was opened for reading only.
+    #[error("the store is open for reading only")]
+    ReadOnly,
+    /// Bytes on disk are not what was written there.
+    #[error("{place} is damaged: {what}")]
+    Corrupted {
+        /// File and byte.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Data does not match its checksum.
+    #[error(
+        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, expected {expected:08x}"
+    )]
+    Checksum {
+        /// Where they lie.
+        place: Place,
+        /// How many pages the checksum covers.
+        pages: u64,
+        /// As recorded.
+        expected: u32,
+        /// As found.
+        sum: u32,
+    },
+    /// The state was packed away.
+    #[error("commit {tid} was packed away; the oldest kept one is {oldest}")]
+    Forgotten {
+        /// Asked for.
+        tid: Tid,
+        /// Oldest kept.
+        oldest: Tid,
+    },
+    /// There is no such commit yet.
+    #[error("there is no commit {tid}; the newest is {head}")]
+    NoCommit {
+        /// Asked for.
+        tid: Tid,
+        /// Newest.
+        head: Tid,
+    },
+    /// There is no store.
+    #[error("{path} is not a zbigarray store: {why}")]
+    NotAStore {
+        /// Directory.
+        path: String,
+        /// What is missing.
+        why: String,
+    },
+    /// There is something already.
+    #[error("{path} exists already and is not an empty directory")]
+    AlreadyExists {
+        /// Directory.
+        path: String,
+    },
+    /// Written by a newer version.
+    #[error("{path} has format version {found}; this program reads version {supported}")]
+    Version {
+        /// Store.
+        path: String,
+        /// Its version.
+        found: u64,
+        /// Ours.
+        supported: u64,
+    },
+    /// Another process has the store open in a way that excludes this.
+    #[error("{path} is in use: {who}")]
+    Locked {
+        /// Store.
+        path: String,
+        /// What the other one does.
+        who: String,
+    },
+    /// A change of names or metadata is impossible.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}

@@ -1,0 +1,290 @@
+//! Extents: runs of bytes that were written once, and the checksums that prove them.
+//!
+//! ```text
+//! file   ... | unit 0            | unit 1            | unit 2    | ...
+//!            ^ place             sums[1]                         ^ place + pages
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A committed extent never changes: nobody overwrites, truncates or punches it while any
+//!    snapshot names it. Views borrow its bytes as `&[T]`, so this is a rule of memory safety.
+//! 2. There is exactly one checksum for each unit, and every unit but the last is whole.
+//! 3. Checksums and headers lie elsewhere, so that extents keep the alignment of huge pages.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::units::{PAGE_BYTES, PageRange};
+
+/// Most pages of one extent: 1 GiB.
+pub const EXTENT_PAGES_MAX: u32 = 1 << 18;
+
+/// Where an extent begins. Only the engine that gave it out knows what it means.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// File, tree or other container of the engine.
+    pub file: u32,
+    /// Page within it.
+    pub page: u64,
+}
+
+impl Place {
+    /// The place `pages` further on in the same file.
+    ///
+    /// # Panics
+    ///
+    /// If that is above 2^64.
+    #[must_use]
+    pub fn after(self, pages: u64) -> Self {
+        let Some(page) = self.page.checked_add(pages) else {
+            panic!("a place lies above 2^64 pages")
+        };
+        Self { file: self.file, page }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {:#x} page {}", self.file, self.page)
+    }
+}
+
+/// A run of pages written once, with one CRC-32 for each unit.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Extent {
+    place: Place,
+    pages: u32,
+    // Invariant 2: `sums.len() == pages.div_ceil(unit_pages)`.
+    unit_pages: u32,
+    sums: Box<[u32]>,
+}
+
+impl Extent {
+    /// An extent of `pages` pages at `place` with one checksum for each `unit_pages` pages.
+    ///
+    /// `None` if the numbers do not fit each other (invariant 2) or the extent is empty or longer
+    /// than [`EXTENT_PAGES_MAX`]: what is read from a disk may say anything.
+    #[must_use]
+    pub fn new(place: Place, pages: u32, unit_pages: u32, sums: Box<[u32]>) -> Option<Self> {
+        let fits = (1..=EXTENT_PAGES_MAX).contains(&pages)
+            && unit_pages > 0
+            && sums.len() == pages.div_ceil(unit_pages) as usize
+            && place.page.checked_add(u64::from(pages)).is_some();
+        // An extent of one unit says its own length, so that equal neighbours can be joined.
+        let unit_pages = unit_pages.min(pages);
+        fits.then_some(Self { place, pages, unit_pages, sums })
+    }
+
+    /// Where the extent begins.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Length in pages.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Length of a unit in pages; the last unit may be shorter.
+    #[must_use]
+    pub fn unit_pages(&self) -> u32 {
+        self.unit_pages
+    }
+
+    /// The CRC-32 of each unit.
+    #[must_use]
+    pub fn sums(&self) -> &[u32] {
+        &self.sums
+    }
+
+    /// The pages, within the extent, of unit `unit`.
+    #[must_use]
+    pub fn unit(&self, unit: u32) -> Range<u32> {
+        let start = unit * self.unit_pages;
+        start..(start + self.unit_pages).min(self.pages)
+    }
+
+    /// The units that hold any of the pages `pages` of the extent.
+    #[must_use]
+    pub fn units_of(&self, pages: Range<u32>) -> Range<u32> {
+        pages.start / self.unit_pages..pages.end.div_ceil(self.unit_pages)
+    }
+
+    /// Whether `next` continues this extent in the same file, so that both can be written as one.
+    #[must_use]
+    pub fn joins(&self, next: &Self) -> bool {
+        self.pages.is_multiple_of(self.unit_pages)
+            && (self.unit_pages == next.unit_pages
+                || (next.sums.len() == 1 && next.pages <= self.unit_pages))
+            && self.place.after(u64::from(self.pages)) == next.place
+            && self.pages.checked_add(next.pages).is_some_and(|sum| sum <= EXTENT_PAGES_MAX)
+    }
+
+    /// This extent and `next` as one.
+    ///
+    /// # Panics
+    ///
+    /// If they do not [join](Self::joins).
+    #[must_use]
+    pub fn joined(&self, next: &Self) -> Self {
+        assert!(self.joins(next), "these extents do not continue each other");
+        let sums = self.sums.iter().chain(&next.sums).copied().collect();
+        let (place, unit_pages) = (self.place, self.unit_pages);
+        Self { place, pages: self.pages + next.pages, unit_pages, sums }
+    }
+}
+
+impl fmt::Debug for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pages at {:?} in units of {}", self.pages, self.place, self.unit_pages)
+    }
+}
+
+/// What pages of an array contain.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Never written, or given up: zeros or the array's fill value.
+    Hole,
+    /// The pages of `extent` from `skip` on.
+    Extent {
+        /// The extent.
+        extent: Arc<Extent>,
+        /// Pages of the extent before the first one meant.
+        skip: u32,
+    },
+}
+
+impl Source {
+    /// The whole of `extent`.
+    #[must_use]
+    pub fn whole(extent: Extent) -> Self {
+        Self::Extent { extent: Arc::new(extent), skip: 0 }
+    }
+
+    /// The same source `pages` further on.
+    ///
+    /// # Panics
+    ///
+    /// If the extent has not that many pages.
+    #[must_use]
+    pub fn skipping(&self, pages: u64) -> Self {
+        match self {
+            Self::Hole => Self::Hole,
+            Self::Extent { extent, skip } => {
+                let skip = u32::try_from(u64::from(*skip) + pages).ok();
+                let Some(skip) = skip.filter(|&skip| skip < extent.pages) else {
+                    panic!("a segment is longer than its extent")
+                };
+                Self::Extent { extent: Arc::clone(extent), skip }
+            }
+        }
+    }
+
+    /// Where the first page lies; `None` for a hole.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Hole => None,
+            Self::Extent { extent, skip } => Some(extent.place.after(u64::from(*skip))),
+        }
+    }
+
+    /// Pages from here to the end of the extent; `None` for a hole, which never ends.
+    #[must_use]
+    pub fn pages_left(&self) -> Option<u64> {
+        match self {
+            Self::Hole => None,
+            Self::Extent { extent, skip } => Some(u64::from(extent.pages.saturating_sub(*skip))),
+        }
+    }
+
+    /// Whether `next`, after `pages` pages of this source, continues it in the same extent.
+    #[must_use]
+    pub fn continues(&self, pages: u64, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Hole, Self::Hole) => true,
+            (Self::Extent { extent: a, skip: i }, Self::Extent { extent: b, skip: j }) => {
+                (Arc::ptr_eq(a, b) || a == b) && u64::from(*i) + pages == u64::from(*j)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hole => write!(f, "hole"),
+            Self::Extent { extent, skip } => write!(f, "{extent:?} from {skip}"),
+        }
+    }
+}
+
+/// Pages of one array and what they contain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// The pages of the array.
+    pub pages: PageRange,
+    /// Their content; an extent has at least as many pages from its `skip` on.
+    pub source: Source,
+}
+
+impl Segment {
+    /// The part of the segment that lies in `range`, if any.
+    #[must_use]
+    pub fn clipped(&self, range: PageRange) -> Option<Self> {
+        let pages = self.pages.intersection(range)?;
+        let source = self.source.skipping(pages.start - self.pages.start);
+        Some(Self { pages, source })
+    }
+}
+
+/// The CRC-32 of each `unit_pages` pages of `bytes`.
+#[must_use]
+pub fn sums_of(bytes: &[u8], unit_pages: u32) -> Box<[u32]> {
+    let unit_len_bytes = unit_pages as usize * PAGE_BYTES as usize;
+    bytes.chunks(unit_len_bytes).map(crc32fast::hash).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(page: u64, pages: u32, unit_pages: u32) -> Extent {
+        let units = pages.div_ceil(unit_pages);
+        let sums = (0..units).collect();
+        Extent::new(Place { file: 1, page }, pages, unit_pages, sums).unwrap()
+    }
+
+    #[test]
+    fn an_extent_whose_numbers_do_not_fit_is_refused() {
+        let place = Place { file: 0, page: 0 };
+        assert!(Extent::new(place, 0, 1, Box::new([])).is_none());
+        assert!(Extent::new(place, 4, 0, Box::new([1])).is_none());
+        assert!(Extent::new(place, 4, 2, Box::new([1])).is_none());
+        assert!(Extent::new(place, EXTENT_PAGES_MAX + 1, u32::MAX, Box::new([1])).is_none());
+        assert!(Extent::new(Place { file: 0, page: u64::MAX }, 1, 1, Box::new([1])).is_none());
+    }
+
+    #[test]
+    fn neighbours_of_equal_units_join_and_keep_every_checksum() {
+        let (a, b) = (extent(0, 256, 512), extent(256, 256, 512));
+        assert!(a.joins(&b));
+        let both = a.joined(&b);
+        assert_eq!((both.pages(), both.unit_pages(), both.sums().len()), (512, 256, 2));
+        assert!(both.joins(&extent(512, 100, 512)), "a short last unit may follow");
+        assert!(!both.joined(&extent(512, 100, 512)).joins(&extent(612, 256, 256)));
+        assert!(!a.joins(&extent(300, 256, 512)), "not adjacent");
+    }
+
+    #[test]
+    fn units_of_covers_partial_units() {
+        let e = extent(0, 10, 4);
+        assert_eq!(e.units_of(3..5), 0..2);
+        assert_eq!(e.unit(2), 8..10);
+    }
+}
