@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod storage;
+pub mod txn;
 pub mod units;
 pub mod vm;

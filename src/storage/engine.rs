@@ -208,6 +208,10 @@ pub trait Engine: BlobStore + CommitLog {
 ///
 /// Returns exactly `pages` of the extent; units that are only partly wanted are read whole.
 ///
+/// # Panics
+///
+/// If `bytes` has not the size of `pages`.
+///
 /// # Errors
 ///
 /// [`StorageError::Checksum`] naming the place, or the read's own error.
@@ -217,23 +221,22 @@ pub fn read_checked(
     pages: std::ops::Range<u32>,
     bytes: &mut [u8],
 ) -> Result<(), StorageError> {
-    use crate::units::PAGE_BYTES;
-    let page_bytes = PAGE_BYTES as usize;
-    assert_eq!(bytes.len(), pages.len() * page_bytes, "the buffer has the size of the pages");
+    use crate::units::{PAGE_BYTES, PAGE_LEN};
+    assert_eq!(bytes.len(), pages.len() * PAGE_LEN, "the buffer has the size of the pages");
     let mut scratch = Vec::new();
     for unit in extent.units_of(pages.clone()) {
         let whole = extent.unit(unit);
         let wanted = whole.start.max(pages.start)..whole.end.min(pages.end);
-        let into = (wanted.start - pages.start) as usize * page_bytes;
-        let into = &mut bytes[into..into + wanted.len() * page_bytes];
+        let into = (wanted.start - pages.start) as usize * PAGE_LEN;
+        let into = &mut bytes[into..into + wanted.len() * PAGE_LEN];
         let offset_bytes = u64::from(whole.start) * PAGE_BYTES;
         let sum = if wanted == whole {
             blobs.read(extent.place(), offset_bytes, into)?;
             crc32fast::hash(into)
         } else {
-            scratch.resize(whole.len() * page_bytes, 0);
+            scratch.resize(whole.len() * PAGE_LEN, 0);
             blobs.read(extent.place(), offset_bytes, &mut scratch)?;
-            let from = (wanted.start - whole.start) as usize * page_bytes;
+            let from = (wanted.start - whole.start) as usize * PAGE_LEN;
             into.copy_from_slice(&scratch[from..from + into.len()]);
             crc32fast::hash(&scratch)
         };

@@ -29,7 +29,7 @@ use crate::storage::StorageError;
 use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
 use crate::storage::engine::read_checked;
 use crate::storage::extent::{Segment, Source};
-use crate::units::{ArrayId, PAGE_BYTES, PageRange, PageSet, Tid};
+use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
 
 /// Bytes written through memory by bulk calls before they are staged to extents: 64 MiB.
 const BUFFERED_BYTES_MAX: u64 = 64 << 20;
@@ -264,7 +264,7 @@ impl Transaction {
             let end = skip + u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
             for unit in extent.units_of(*skip..end) {
                 let unit: Range<u32> = extent.unit(unit);
-                bytes.resize(unit.len() * PAGE_BYTES as usize, 0);
+                bytes.resize(unit.len() * PAGE_LEN, 0);
                 read_checked(&*self.shared.engine, extent, unit, &mut bytes)?;
             }
         }

@@ -19,7 +19,7 @@ use super::working::Working;
 use crate::storage::engine::Allocation;
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
-use crate::units::{PAGE_BYTES, PageRange, PageSet};
+use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
 
 /// A block in more pieces than this is written whole by the next commit that touches it.
 pub(super) const PIECES_MAX: usize = 32;
@@ -49,7 +49,7 @@ pub(super) fn changed_pages(
 
 fn insert_nonzero(working: &Working, pages: PageRange, changed: &mut PageSet) {
     let Some(bytes) = working.bytes(pages) else { return };
-    for (page, bytes) in (pages.start..).zip(bytes.chunks(PAGE_BYTES as usize)) {
+    for (page, bytes) in (pages.start..).zip(bytes.chunks(PAGE_LEN)) {
         if !is_zero(bytes) {
             changed.insert(PageRange::at(page, 1));
         }
@@ -154,7 +154,7 @@ pub(super) fn write_bytes(
 ) -> Result<Vec<Segment>, TransactionError> {
     let mut segments = Vec::new();
     let mut start = pages.start;
-    for bytes in bytes.chunks(EXTENT_PAGES_MAX as usize * PAGE_BYTES as usize) {
+    for bytes in bytes.chunks(EXTENT_PAGES_MAX as usize * PAGE_LEN) {
         let part = PageRange::at(start, bytes.len() as u64 / PAGE_BYTES);
         let near = end_of_previous(&working.pages, &segments, start)?;
         let block_pages = working.block_pages();
@@ -199,7 +199,7 @@ pub(super) fn write_extent(
     let wish = Allocation { pages: count, align_pages, phase_pages, near };
     let place = cx.engine.allocate(&wish)?;
     allocated.push((place, pages.count()));
-    let unit_bytes = block as usize * PAGE_BYTES as usize;
+    let unit_bytes = block as usize * PAGE_LEN;
     let mut sums = Vec::with_capacity(bytes.len().div_ceil(unit_bytes));
     let mut at = place;
     for unit in bytes.chunks(unit_bytes) {
