@@ -155,11 +155,11 @@ fn machine_paths(file: &File, problems: &mut Problems<'_>) {
 }
 
 fn unsafe_code(file: &File, code: &str, problems: &mut Problems<'_>) {
-    let home = |home: &&str| match home.strip_suffix('/') {
-        Some(_) => file.path.starts_with(*home),
-        None => file.path == **home,
+    let home = |home: &&str| match home.ends_with('/') {
+        true => file.path.starts_with(*home),
+        false => file.path == **home,
     };
-    if UNSAFE_HOMES.iter().any(|name| home(&name)) {
+    if UNSAFE_HOMES.iter().any(home) {
         return;
     }
     for (number, line) in numbered(code) {
@@ -358,9 +358,9 @@ fn blank_len(text: &str, before: Option<char>) -> Option<usize> {
     if text.starts_with('"') {
         return Some(quoted_len(text, '"'));
     }
-    if text.starts_with('\'') {
+    if let Some(after) = text.strip_prefix('\'') {
         // A lifetime has no closing quote after one character.
-        let mut inner = text[1..].chars();
+        let mut inner = after.chars();
         let literal = match inner.next()? {
             '\\' => true,
             _ => inner.next() == Some('\''),
