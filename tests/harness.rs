@@ -24,7 +24,7 @@ const QUESTION: Question<'static> = Question {
 };
 
 #[test]
-fn quartiles_interpolate_as_numpy_does() {
+fn quartiles_lie_where_linear_interpolation_puts_them() {
     // numpy.percentile(x, [25, 50, 75])
     let cases: [(&[f64], [f64; 3]); 4] = [
         (&[7.0], [7.0, 7.0, 7.0]),
