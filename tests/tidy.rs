@@ -453,7 +453,7 @@ fn walk(root: &Path, directory: &str, paths: &mut Vec<String>) {
         let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         match (is_directory, name.as_str()) {
-            (true, ".git" | "target" | "__pycache__") => {}
+            (_, ".git") | (true, "target" | "__pycache__") => {}
             (true, _) => walk(root, &path, paths),
             (false, _) => paths.push(path),
         }
