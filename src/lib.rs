@@ -2,4 +2,5 @@
 
 #![deny(unsafe_code)]
 
+pub mod array;
 pub mod units;
