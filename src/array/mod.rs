@@ -1,6 +1,7 @@
-//! The meaning of bytes: shapes, indexing, layouts.
+//! The meaning of bytes: data types, shapes, indexing, layouts.
 //!
 //! ```text
+//! "<f8", [("x", "<i4"), ...]  -> dtype    how long an element is and what it holds
 //! [1000, 3], C order          -> shape    how many there are, how far apart
 //! A[10:20, ..., -1]           -> index    a Selection: shape, strides, offset in bytes
 //! Selection                   -> layout   runs of bytes to copy
@@ -11,18 +12,24 @@
 //!
 //! # Invariants
 //!
-//! 1. NumPy is the reference: strides and indexing equal NumPy's,
+//! 1. NumPy is the reference: dtype strings, strides, indexing and .npy headers equal NumPy's,
 //!    checked against it by `tests/it/numpy_pure.rs`. Where a file differs it says so.
 //! 2. Input of any kind gives a result or an error in bounded time and memory, never a panic.
 //!
 //! # Failure
 //!
-//! One error type per question: [`ShapeError`], [`IndexError`].
+//! One error type per question: [`DtypeError`], [`ShapeError`], [`IndexError`].
 
+mod descr;
+pub mod dtype;
 pub mod index;
 pub mod layout;
+mod literal;
+mod scalar;
 pub mod shape;
 
+pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
 pub use index::{Index, IndexError, Selection};
 pub use layout::{ByteRun, Copies, Copy};
+pub use literal::LiteralError;
 pub use shape::{Order, ShapeError};
