@@ -257,6 +257,15 @@ impl Selection {
         self
     }
 
+    /// The same elements with offsets counted from `start_byte` of the array instead of its first
+    /// byte, for memory that holds only a part of the array; `None` if a lower byte is selected.
+    #[must_use]
+    pub fn counted_from(&self, start_byte: u64) -> Option<Self> {
+        let lo = self.byte_range().map_or(start_byte, |(lo, _)| lo);
+        let offset = self.offset.saturating_sub(start_byte);
+        (lo >= start_byte).then(|| Self { offset, ..self.clone() })
+    }
+
     /// Length of each axis.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
@@ -607,6 +616,16 @@ mod tests {
         let rows = select("::2", &[9, 4], 8, Order::C);
         let again = rows.select(&parse("::-1, 1").unwrap()).unwrap();
         assert_eq!(again, select("::-2, 1", &[9, 4], 8, Order::C));
+    }
+
+    #[test]
+    fn w054_a_part_of_the_largest_array_can_be_counted_from_its_own_start() {
+        let end = select("-1:-9:-1", &[u64::MAX], 1, Order::C);
+        let start = u64::MAX - 10;
+        let part = end.counted_from(start).unwrap();
+        assert_eq!((part.offset(), part.byte_range()), (9, Some((2, 10))));
+        assert_eq!(end.counted_from(u64::MAX - 7), None);
+        assert!(select("5:5", &[9], 1, Order::C).counted_from(8).unwrap().is_empty());
     }
 
     #[test]
