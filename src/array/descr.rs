@@ -241,7 +241,8 @@ fn read_dict(
 
 impl Dtype {
     /// The description that `numpy.lib.format.dtype_to_descr` gives, as Python writes it: what a
-    /// `.npy` header holds under `descr`. Gaps become unnamed void fields.
+    /// `.npy` header holds under `descr`. Gaps become unnamed void fields. A subarray is a pair of
+    /// type and shape, which NumPy reads but does not write.
     ///
     /// # Errors
     ///

@@ -121,8 +121,8 @@ pub fn nbytes(shape: &[u64], itemsize: u64) -> Result<u64, ShapeError> {
     }
 }
 
-/// Distance in bytes between neighbours on each axis, equal to NumPy's (an axis of length 0
-/// counts as 1). Saturates for shapes that [`nbytes`] refuses.
+/// Distance in bytes between neighbours on each axis, equal to NumPy's for an array over a buffer
+/// (an axis of length 0 counts as 1). Saturates for shapes that [`nbytes`] refuses.
 #[must_use]
 pub fn strides(shape: &[u64], itemsize: u64, order: Order) -> Vec<u64> {
     let mut strides = vec![itemsize; shape.len()];
