@@ -2,5 +2,5 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(test)]
 mod kernel;
+mod numpy_pure;
