@@ -29,10 +29,11 @@
 //! An error means that nothing is known about any page; committing without knowing would lose
 //! writes, so callers must give up.
 
-use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use super::MapError;
+use super::reservation::Reservation;
+use super::runs::{Kind, Runs};
 use super::sys::pagemap::{Entry, Pagemap, Region};
 use crate::units::{PAGE_BYTES, PageRange};
 
@@ -42,25 +43,36 @@ const REGIONS_PER_CALL: usize = 512;
 /// Bytes of pagemap read in one call: the entries of 32 MiB of memory.
 const READ_BYTES: usize = 64 << 10;
 
-/// The memory whose pages are asked about.
+/// The memory whose pages are asked about, and what was placed there.
 pub struct Area<'a> {
-    base: NonNull<u8>,
-    is_untouched_zeros: &'a dyn Fn(u64) -> bool,
+    memory: &'a Reservation,
+    runs: &'a Runs,
 }
 
 impl<'a> Area<'a> {
-    /// Memory from `base` on. `is_untouched_zeros` says of a page whether it was placed as zeros
-    /// and still reads as zeros; it is asked only where the kernel cannot tell.
-    pub(super) fn new(base: NonNull<u8>, is_untouched_zeros: &'a dyn Fn(u64) -> bool) -> Self {
-        Self { base, is_untouched_zeros }
+    /// `memory`, in which `runs` were placed.
+    pub(super) const fn new(memory: &'a Reservation, runs: &'a Runs) -> Self {
+        Self { memory, runs }
     }
 
     fn address_of(&self, page: u64) -> u64 {
-        self.base.addr().get() as u64 + page * PAGE_BYTES
+        self.memory.base().addr().get() as u64 + page * PAGE_BYTES
     }
 
     fn page_at(&self, address: u64) -> u64 {
-        (address - self.base.addr().get() as u64) / PAGE_BYTES
+        (address - self.address_of(0)) / PAGE_BYTES
+    }
+
+    /// The parts of `pages` where a file was placed.
+    fn files_in(&self, pages: PageRange) -> impl Iterator<Item = PageRange> {
+        let pieces = self.runs.pieces_in(pages).into_iter();
+        pieces.filter(|(_, kind)| matches!(kind, Kind::File { .. })).map(|(range, _)| range)
+    }
+
+    /// Whether zeros were placed at `page`, and it reads as zeros.
+    fn is_zeros_as_placed(&self, page: u64) -> bool {
+        let zeros_placed = matches!(self.runs.kind_at(page), Some(Kind::Zeros { .. }));
+        zeros_placed && self.memory.bytes(PageRange::at(page, 1)).iter().all(|&byte| byte == 0)
     }
 }
 
@@ -106,7 +118,13 @@ impl DirtyPages for PagemapScan {
                 let count = pagemap.scan(at, end, &mut regions)?;
                 for region in &regions[..count] {
                     let (start, end) = (area.page_at(region.start), area.page_at(region.end));
-                    push(&mut found, PageRange::new(start, end));
+                    let region_pages = PageRange::new(start, end);
+                    if region.is_zeros() {
+                        // Where a file was placed, the kernel freed a written copy of zeros.
+                        area.files_in(region_pages).for_each(|part| push(&mut found, part));
+                    } else {
+                        push(&mut found, region_pages);
+                    }
                 }
                 // Where to go on is read from the last region and not from the kernel's
                 // `walk_end`, which may lie before regions that were returned (fact K-28).
@@ -133,9 +151,9 @@ impl DirtyPages for PagemapRead {
                 let written = match entry {
                     Entry::Clean => false,
                     Entry::Written => true,
-                    // The page of zeros lies only where zeros were placed. A copy of zeros there,
-                    // shared with a forked child, looks alike and needs no commit.
-                    Entry::ZerosOrWritten => !(area.is_untouched_zeros)(page),
+                    // A written copy of zeros where zeros were placed, shared with a forked child,
+                    // looks like zeros that were only read. It needs no commit.
+                    Entry::ZerosOrWritten => !area.is_zeros_as_placed(page),
                 };
                 if written {
                     push(&mut found, PageRange::at(page, 1));
@@ -157,48 +175,65 @@ fn push(found: &mut Vec<PageRange>, range: PageRange) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::reservation::Reservation;
+    use crate::vm::runs::FileId;
     use crate::vm::{Access, memory_file};
     use std::os::fd::AsFd;
 
-    const NO_ZEROS: &dyn Fn(u64) -> bool = &|_| false;
+    const FILE: Kind = Kind::File { file: FileId { descriptor: 3, device: 1, inode: 1 }, shift: 0 };
 
-    fn private_file(pages: u64) -> Reservation {
+    fn private_file(pages: u64) -> (Reservation, Runs) {
+        let all = PageRange::new(0, pages);
         let mut memory = Reservation::new(pages, Access::CopyOnWrite).unwrap();
         let file = memory_file::create("dirty-test", pages * PAGE_BYTES).unwrap();
-        memory.place_file(PageRange::new(0, pages), file.as_fd(), 0).unwrap();
-        memory
+        memory.place_file(all, file.as_fd(), 0).unwrap();
+        let mut runs = Runs::closed(pages);
+        runs.replace(all, FILE);
+        (memory, runs)
+    }
+
+    fn assert_written(area: &Area<'_>, within: &[PageRange], want: &[PageRange]) {
+        assert_eq!(PagemapRead.written(area, within).unwrap(), want);
+        if PagemapScan::works() {
+            assert_eq!(PagemapScan.written(area, within).unwrap(), want);
+        }
     }
 
     #[test]
     fn both_ways_find_more_regions_than_one_call_returns() {
         let pages = 4 * REGIONS_PER_CALL as u64 + 6;
-        let mut memory = private_file(pages);
+        let (mut memory, runs) = private_file(pages);
         let want: Vec<PageRange> = (0..pages / 2).map(|i| PageRange::at(2 * i, 1)).collect();
         for &range in &want {
             memory.bytes_mut(range)[7] = 1;
         }
-        let area = Area::new(memory.base(), NO_ZEROS);
-        let all = [PageRange::new(0, pages)];
-        assert_eq!(PagemapRead.written(&area, &all).unwrap(), want);
-        if PagemapScan::works() {
-            assert_eq!(PagemapScan.written(&area, &all).unwrap(), want);
-        }
+        assert_written(&Area::new(&memory, &runs), &[PageRange::new(0, pages)], &want);
     }
 
     #[test]
     fn both_ways_read_across_the_end_of_a_buffer() {
         let pages = 3 * READ_BYTES as u64 / 8 + 5;
-        let mut memory = private_file(pages);
-        let want = vec![PageRange::new(8190, 8194), PageRange::new(pages - 1, pages)];
-        for &range in &want {
+        let (mut memory, runs) = private_file(pages);
+        let want = [PageRange::new(8190, 8194), PageRange::new(pages - 1, pages)];
+        for range in want {
             memory.bytes_mut(range).fill(1);
         }
-        let area = Area::new(memory.base(), NO_ZEROS);
-        let all = [PageRange::new(0, 8192), PageRange::new(8192, pages)];
-        assert_eq!(PagemapRead.written(&area, &all).unwrap(), want);
-        if PagemapScan::works() {
-            assert_eq!(PagemapScan.written(&area, &all).unwrap(), want);
-        }
+        let within = [PageRange::new(0, 8192), PageRange::new(8192, pages)];
+        assert_written(&Area::new(&memory, &runs), &within, &want);
+    }
+
+    /// Stands for the kernel freeing a written page of zeros: the page of zeros lies where `runs`
+    /// say that a file was placed.
+    #[test]
+    fn page_of_zeros_where_a_file_was_placed_counts_as_written() {
+        let all = PageRange::new(0, 8);
+        let mut memory = Reservation::new(8, Access::CopyOnWrite).unwrap();
+        memory.place_zeros(all).unwrap();
+        let mut runs = Runs::closed(8);
+        runs.replace(all, Kind::Zeros { huge: false });
+        runs.replace(PageRange::new(2, 4), FILE);
+        assert!(memory.bytes(all).iter().all(|&byte| byte == 0));
+        memory.bytes_mut(PageRange::at(6, 1))[0] = 1;
+        let want = [PageRange::new(2, 4), PageRange::at(6, 1)];
+        assert_written(&Area::new(&memory, &runs), &[all], &want);
     }
 }

@@ -10,11 +10,12 @@
 //! the device is set up for. That pays within one file. Over blocks that lie scattered in a file it
 //! reads mostly what nobody asked for, and out of core it thrashes (fact K-10). Random advice stops
 //! that, huge-page advice makes one miss fetch one aligned 2 MiB piece in one request (K-11), and
-//! both together read scattered blocks as fast as one file in order, cold or out of core, so
+//! both together read scattered blocks about as fast as one file in order, cold or out of core. So
 //! [`Advice::Blocks`] is for everything that is read by the block. Single elements far apart want
-//! [`Advice::Random`]: a miss costs one page (K-12). One file read from front to back, which does
-//! not fit into 2 MiB pieces, wants [`Advice::Sequential`]. Pages that are in memory already are
-//! read equally fast with every advice.
+//! [`Advice::Random`]: a miss costs one page (K-12); read in order, it is by far the slowest. Where
+//! all of a large array lies in one piece and is read from front to back, the kernel's own guess,
+//! [`Advice::Normal`], is at least as fast as the others. Pages that are in memory already in large
+//! pieces are read equally fast with every advice.
 //!
 //! # Invariants
 //!
@@ -136,7 +137,7 @@ impl Mapping {
     /// reads nothing.
     ///
     /// Where a hole is placed over pages whose committed content is not zeros, the caller must
-    /// treat all of them as written: pages that still read as zeros are never reported dirty.
+    /// treat all of them as written: pages that read as zeros may not be reported dirty.
     ///
     /// # Errors
     ///
@@ -273,7 +274,7 @@ impl Mapping {
         }
         let pages: Vec<PageRange> =
             within.iter().flat_map(|range| self.mapped().iter_in(range)).collect();
-        tracker.written(&Area::new(self.base(), &|page| self.is_untouched_zeros(page)), &pages)
+        tracker.written(&Area::new(&self.reservation, &self.runs), &pages)
     }
 
     /// The bytes of `pages`; the first use of a page may wait for the disk.
@@ -404,11 +405,6 @@ impl Mapping {
         for part in self.mapped().iter_in(pages) {
             self.reservation.advise(part, wish);
         }
-    }
-
-    fn is_untouched_zeros(&self, page: u64) -> bool {
-        let is_hole = matches!(self.runs.kind_at(page), Some(Kind::Zeros { .. }));
-        is_hole && self.bytes(PageRange::at(page, 1)).iter().all(|&byte| byte == 0)
     }
 }
 

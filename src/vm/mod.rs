@@ -31,7 +31,7 @@
 //!
 //! Kernel features: `PAGEMAP_SCAN` (6.7) or `/proc/self/pagemap`; `MAP_FIXED_NOREPLACE` (4.17);
 //! `MADV_POPULATE_READ` (5.14) and huge pages make it faster and may be missing. Facts about the
-//! kernel are numbered K-1, K-2 ...; each one relied upon has a test in `tests/it/kernel.rs`.
+//! kernel are numbered K-01, K-02 ...; each one relied upon has a test in `tests/it/kernel.rs`.
 //!
 //! # Failure
 //!

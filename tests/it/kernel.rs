@@ -1,6 +1,6 @@
 //! Facts about the Linux kernel that `vm` relies on, one test each.
 //!
-//! The facts are numbered K-1, K-2 ...; the code cites the numbers. When one of these tests fails
+//! The facts are numbered K-01, K-02 ...; the code cites the numbers. When one of these tests fails
 //! on a new kernel, look for its number in `src/vm`: what is built on it is wrong there.
 //!
 //! ```text
@@ -297,12 +297,12 @@ fn k05_file_pages_are_huge_only_where_file_offset_and_address_are_both_aligned()
     assert!(shifted.map_file(1, pages - 1, &file, 0, PRIVATE));
     for memory in [&aligned, &shifted] {
         if !memory.advise(libc::MADV_HUGEPAGE) {
-            return not_run("this kernel has no huge pages (K-5)");
+            return not_run("this kernel has no huge pages (K-05)");
         }
         (1..pages).for_each(|page| assert_eq!(memory.load(page), 1));
     }
     if aligned.smaps_kib("FilePmdMapped:") == 0 {
-        return not_run("the file system of the temporary files has no huge pages (K-5)");
+        return not_run("the file system of the temporary files has no huge pages (K-05)");
     }
     assert_eq!(shifted.smaps_kib("FilePmdMapped:"), 0);
 }
@@ -585,6 +585,45 @@ fn k40_a_forked_child_has_its_own_written_pages_and_those_it_inherited() {
     assert_eq!(memory.load(5), 5);
     memory.store(1, 2);
     assert_eq!(memory.dirty(), [1]);
+}
+
+#[test]
+fn k40_mapping_and_its_forked_copy_know_their_written_pages_while_they_share_them() {
+    let file = numbered_file(8, 1);
+    let budget = Arc::new(VmaBudget::with_max(100));
+    let mut mapping = Mapping::new(16, Access::CopyOnWrite, Advice::Blocks, &budget).unwrap();
+    let content = Content::File { file: file.as_fd(), offset_bytes: 0 };
+    let holes = Run { at: PageRange::new(8, 16), content: Content::Hole };
+    mapping.place(&[Run { at: PageRange::new(0, 8), content }, holes]).unwrap();
+    mapping.populate(PageRange::new(0, 16));
+    mapping.bytes_mut(PageRange::at(2, 1)).fill(0);
+    mapping.bytes_mut(PageRange::at(9, 1)).fill(7);
+    let all: PageSet = [PageRange::new(0, 16)].into_iter().collect();
+    let want = [PageRange::at(2, 1), PageRange::at(9, 1)];
+    let is_right = |mapping: &Mapping| {
+        mapping.dirty_by(&PagemapRead, &all).unwrap() == want
+            && mapping.dirty(&all).unwrap() == want
+    };
+    assert!(is_right(&mapping), "before the fork");
+    let (mut waiting, parent_is_done) = std::io::pipe().unwrap();
+    // SAFETY: the child asks for its written pages and leaves; the C library makes its memory
+    // usable in the child.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        drop(parent_is_done);
+        let right = is_right(&mapping);
+        let parent_went_on = waiting.read(&mut [0]).is_ok();
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(c_int::from(!(right && parent_went_on))) };
+    }
+    let right = is_right(&mapping);
+    drop(parent_is_done);
+    let mut status = -1;
+    // SAFETY: the child was made above; the kernel writes the status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(ExitStatus::from_raw(status).code(), Some(0), "pages of the child");
+    assert!(right, "pages of the parent while the child shares them");
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! `/proc/self/pagemap`: what kind of page lies at each address.
 //!
 //! ```text
-//! scan      PAGEMAP_SCAN, Linux 6.7     addresses -> regions that were written
+//! scan      PAGEMAP_SCAN, Linux 6.7     addresses -> regions of written pages or of zeros
 //! entries   read(2), every Linux        page numbers -> one 64-bit entry each
 //!           bit 63 present | 62 swapped | 61 file page | 56 mapped only here
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. A written page of a private mapping is anonymous: present or swapped, not a page of a file
-//!    and not the kernel's shared page of zeros. Swapped pages count; else writes would be lost
-//!    (facts K-23 to K-25).
+//! 1. A written page of a private mapping is anonymous: present or swapped, and not a page of a
+//!    file. Swapped pages count; else writes would be lost (facts K-23 to K-25). The kernel's
+//!    shared page of zeros is told apart, because it appears where zeros were only read, but also
+//!    where the kernel found a written page full of zeros and freed it (same-page merging).
 //! 2. The file belongs to the process that opened it, also in its children. So it is opened for
 //!    each use and never kept.
 //!
@@ -42,7 +43,7 @@ const ENTRY_FILE: u64 = 1 << 61;
 const ENTRY_SWAPPED: u64 = 1 << 62;
 const ENTRY_PRESENT: u64 = 1 << 63;
 
-/// Addresses `start..end` of pages that were written; `struct page_region` of the kernel.
+/// Addresses `start..end` of pages that are no pages of a file; `struct page_region` of the kernel.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Region {
@@ -51,6 +52,13 @@ pub(crate) struct Region {
     /// Address after the last page.
     pub(crate) end: u64,
     categories: u64,
+}
+
+impl Region {
+    /// Whether the pages are the kernel's page of zeros, and not copies.
+    pub(crate) const fn is_zeros(&self) -> bool {
+        self.categories & PAGE_IS_PFNZERO != 0
+    }
 }
 
 /// `struct pm_scan_arg` of the kernel.
@@ -101,9 +109,11 @@ impl Pagemap {
         }
     }
 
-    /// Writes the written regions of the addresses `start..end` to `found` and returns how many.
+    /// Writes the regions of the addresses `start..end` that show no file to `found` and returns
+    /// how many.
     ///
-    /// They ascend and do not overlap. Fewer than `found.len()` means that there are no more.
+    /// Copies and pages of zeros are regions of their own. Regions ascend and do not overlap.
+    /// Fewer than `found.len()` means that there are no more.
     pub(crate) fn scan(
         &self,
         start: u64,
@@ -116,12 +126,10 @@ impl Pagemap {
             end,
             vec: found.as_mut_ptr() as u64,
             vec_len: found.len() as u64,
-            category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-            category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
+            category_inverted: PAGE_IS_FILE,
+            category_mask: PAGE_IS_FILE,
             category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            // Regions of equal answer merge; asking for this constant bit keeps present and
-            // swapped neighbours together.
-            return_mask: PAGE_IS_FILE,
+            return_mask: PAGE_IS_PFNZERO,
             ..ScanArguments::default()
         };
         let pagemap: RawFd = self.file.as_raw_fd();
