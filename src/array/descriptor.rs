@@ -92,9 +92,10 @@ impl Descriptor {
     pub fn from_json(text: &str) -> Result<Self, ArrayError> {
         let bad = |why: String| ArrayError::Descriptor { why };
         let json: Json = serde_json::from_str(text).map_err(|why| bad(why.to_string()))?;
-        let fill = json.fill.as_deref().map(unhex).map(|fill| {
-            fill.ok_or_else(|| bad("the fill value is not hexadecimal".to_owned()))
-        });
+        let fill =
+            json.fill.as_deref().map(unhex).map(|fill| {
+                fill.ok_or_else(|| bad("the fill value is not hexadecimal".to_owned()))
+            });
         Self::new(json.dtype, json.order, fill.transpose()?.as_deref())
     }
 
@@ -142,10 +143,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub struct DynArray<'t> {
     name: Arc<str>,
     block_bytes: u64,
     descriptor: Descriptor,
+    // Whether views may live while the array is resized, so that it must not move.
+    in_place: bool,
 }
 
 impl<'t> DynArray<'t> {
@@ -134,7 +136,8 @@ impl<'t> DynArray<'t> {
         let nbytes = shape::nbytes(&entry.shape, descriptor.dtype.itemsize())?;
         let (id, block_bytes) = (entry.id, entry.block_bytes);
         transaction.open_array(id, nbytes.div_ceil(PAGE_BYTES), || descriptor.hole_content())?;
-        Ok(Self { transaction, id, name: Arc::from(name), block_bytes, descriptor })
+        let (name, in_place) = (Arc::from(name), false);
+        Ok(Self { transaction, id, name, block_bytes, descriptor, in_place })
     }
 
     /// The name it was opened by.
@@ -402,7 +405,7 @@ impl<'t> DynArray<'t> {
         let array = self.id;
         self.transaction.change(CatalogChange::Shape { array, shape, layout })?;
         let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
-        self.transaction.reserve(self.id, new_end)?;
+        self.transaction.reserve(self.id, new_end, !self.in_place)?;
         if new_end < old_end {
             self.transaction.punch(self.id, PageRange::new(new_end, old_end))?;
         }
@@ -422,8 +425,11 @@ impl<'t> DynArray<'t> {
         let phase = to_usize(from % fill.len() as u64);
         let wanted: Vec<u8> =
             fill.iter().copied().cycle().skip(phase).take(to_usize(to - from)).collect();
-        let range = Selection::whole(&[to], 1, Order::C)?
-            .select(&[Index::Slice { start: Some(i128::from(from)), stop: None, step: None }])?;
+        let range = Selection::whole(&[to], 1, Order::C)?.select(&[Index::Slice {
+            start: Some(i128::from(from)),
+            stop: None,
+            step: None,
+        }])?;
         if view::bytes(self, &range)? != wanted {
             self.transaction.write(self.id, from, &wanted)?;
         }
@@ -439,9 +445,7 @@ impl<'t> DynArray<'t> {
     /// [`StorageError::Checksum`](crate::txn::StorageError::Checksum).
     pub fn verify(&self, selection: &Selection) -> Result<(), ArrayError> {
         match selection.byte_range() {
-            Some((lo, hi)) => {
-                Ok(self.transaction.verify(self.id, PageRange::covering(lo, hi))?)
-            }
+            Some((lo, hi)) => Ok(self.transaction.verify(self.id, PageRange::covering(lo, hi))?),
             None => Ok(()),
         }
     }
@@ -461,6 +465,11 @@ impl<'t> DynArray<'t> {
         if let Some((lo, hi)) = selection.byte_range() {
             self.transaction.will_need(self.id, PageRange::covering(lo, hi));
         }
+    }
+
+    /// Says whether views may live while the array is resized.
+    pub(super) fn keep_in_place(&mut self, in_place: bool) {
+        self.in_place = in_place;
     }
 
     /// Maps what `selection` selects; the address of byte `start` of the array, and `start`.

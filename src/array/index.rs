@@ -291,6 +291,18 @@ impl Selection {
         self.itemsize
     }
 
+    /// The same elements, their offsets counted from byte `start` of the array on.
+    ///
+    /// # Panics
+    ///
+    /// If an element lies before `start`.
+    #[must_use]
+    pub fn seen_from(&self, start: u64) -> Self {
+        let Some((lo, _)) = self.byte_range() else { return Self { offset: 0, ..self.clone() } };
+        assert!(start <= lo, "a selection is seen from behind its first byte");
+        Self { offset: self.offset - start, ..self.clone() }
+    }
+
     /// Number of axes.
     #[must_use]
     pub fn ndim(&self) -> usize {

@@ -26,20 +26,32 @@
 #[expect(unsafe_code, reason = "seeing bytes as elements is what this file is for")]
 pub mod cast;
 mod descr;
+mod descriptor;
 pub mod dtype;
+mod dynamic;
 pub mod element;
+mod error;
 pub mod index;
 pub mod layout;
 mod literal;
 pub mod npy;
 mod scalar;
 pub mod shape;
+mod shared;
+mod typed;
+#[expect(unsafe_code, reason = "lends mapped memory, which only the kernel knows")]
+mod view;
 
 pub use cast::CastError;
+pub use descriptor::Descriptor;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
+pub use dynamic::{ArrayOptions, DynArray};
 pub use element::{Bool, Bytes, Element};
+pub use error::ArrayError;
 pub use index::{Index, IndexError, Selection};
 pub use layout::{ByteRun, Copies, Copy};
 pub use literal::LiteralError;
 pub use npy::{Header, NpyError};
 pub use shape::{Order, ShapeError};
+pub use shared::SharedArray;
+pub use typed::{Indices, ZBigArray};

@@ -37,8 +37,15 @@ pub struct SharedArray<'a, 't, T> {
     elements: PhantomData<T>,
 }
 
+impl<T> Drop for SharedArray<'_, '_, T> {
+    fn drop(&mut self) {
+        self.array.borrow_mut().keep_in_place(false);
+    }
+}
+
 impl<'a, 't, T: Element> SharedArray<'a, 't, T> {
     pub(super) fn new(array: &'a mut DynArray<'t>) -> Self {
+        array.keep_in_place(true);
         Self { array: RefCell::new(array), elements: PhantomData }
     }
 
@@ -70,7 +77,7 @@ impl<'a, 't, T: Element> SharedArray<'a, 't, T> {
     /// [`MapError::AddressSpace`](crate::vm::MapError::AddressSpace) if the array cannot grow
     /// without moving.
     pub fn resize(&self, shape: &[u64]) -> Result<(), ArrayError> {
-        self.array.borrow_mut().resize_in_place(shape)
+        self.array.borrow_mut().resize(shape)
     }
 
     /// Appends rows, dense in `order`.
@@ -80,6 +87,6 @@ impl<'a, 't, T: Element> SharedArray<'a, 't, T> {
     /// Those of [`DynArray::append`] and [`resize`](Self::resize).
     pub fn append(&self, rows_shape: &[u64], order: Order, rows: &[T]) -> Result<(), ArrayError> {
         let rows = super::cast::as_bytes(rows);
-        self.array.borrow_mut().append_in_place(rows_shape, order, rows)
+        self.array.borrow_mut().append(rows_shape, order, rows)
     }
 }

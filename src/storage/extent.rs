@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange};
+use crate::units::{PAGE_LEN, PageRange};
 
 /// Most pages of one extent: 1 GiB.
 pub const EXTENT_PAGES_MAX: u32 = 1 << 18;

@@ -138,9 +138,7 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
     let by = theirs.tid;
     match change {
         CatalogChange::Shape { array, layout, .. } => {
-            let same = |theirs: &CatalogChange| {
-                matches!(theirs, CatalogChange::Shape { array: other, .. } if other == array)
-            };
+            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Shape { array: other, .. } if other == array);
             let moved = *layout && theirs.data.iter().any(|change| change.array == *array);
             (moved || theirs.catalog.iter().any(same))
                 .then(|| Conflict::Shape { array: name_of(ours, *array), by })
@@ -159,9 +157,7 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
             })
         }
         CatalogChange::Tag { tag, .. } => {
-            let same = |theirs: &CatalogChange| {
-                matches!(theirs, CatalogChange::Tag { tag: other, .. } if other == tag)
-            };
+            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Tag { tag: other, .. } if other == tag);
             let conflict = || Conflict::Key { key: format!("tag `{tag}`"), by };
             theirs.catalog.iter().any(same).then(conflict)
         }

@@ -78,7 +78,7 @@ pub(super) struct Shared {
     pub(super) pins: Pins,
     pub(super) commit_lock: Mutex<()>,
     path: PathBuf,
-    block_bytes: u64,
+    pub(super) block_bytes: u64,
     head: RwLock<Head>,
     // With whether they were mapped for writing.
     idle: Mutex<Vec<(Session, bool)>>,
@@ -200,8 +200,7 @@ impl Store {
         let state = {
             let _no_pack = shared.commit_lock.lock();
             let head = Arc::clone(&shared.head.read().state);
-            let state =
-                if tid == head.tid { head } else { Arc::new(shared.engine.load(tid)?) };
+            let state = if tid == head.tid { head } else { Arc::new(shared.engine.load(tid)?) };
             shared.pins.pin(state, false)
         };
         let session = Session::new(Arc::clone(state.state()));

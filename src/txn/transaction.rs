@@ -30,6 +30,7 @@ use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
 use crate::storage::engine::read_checked;
 use crate::storage::extent::{Segment, Source};
 use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
+use crate::vm::MapError;
 
 /// Bytes written through memory by bulk calls before they are staged to extents: 64 MiB.
 const BUFFERED_BYTES_MAX: u64 = 64 << 20;
@@ -79,6 +80,12 @@ impl Transaction {
         self.pin.state().time_ns
     }
 
+    /// Bytes of a block of arrays that do not choose.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        self.shared.block_bytes
+    }
+
     /// Whether arrays can be changed.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -117,25 +124,31 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::AlreadyOpen`] while another handle is alive.
-    pub fn open_array(
+    pub fn open_array<E: From<TransactionError>>(
         &self,
         id: ArrayId,
         pages: u64,
-        hole: HoleContent,
-    ) -> Result<(), TransactionError> {
-        self.reading(|cx, inner| {
-            let entry = entry_of(inner, id)?;
+        hole: impl FnOnce() -> Result<HoleContent, E>,
+    ) -> Result<(), E> {
+        let is_mapped = self.reading(|_, inner| {
             if inner.open.contains(&id) {
                 let name = inner.set.catalog.name_of(id).unwrap_or_default();
                 return Err(TransactionError::AlreadyOpen { name: name.to_string() });
             }
-            let map = inner.session.state.page_map(id);
-            let new = || Working::new(entry.block_bytes, hole, map);
-            inner.session.arrays.entry(id).or_insert_with(new);
-            reserve(cx, inner, id, pages)?;
+            Ok(inner.session.arrays.contains_key(&id))
+        })?;
+        let hole = if is_mapped { None } else { Some(hole()?) };
+        Ok(self.reading(|cx, inner| {
+            let entry = entry_of(inner, id)?;
+            if let Some(hole) = hole {
+                let map = inner.session.state.page_map(id);
+                let new = || Working::new(entry.block_bytes, hole, map);
+                inner.session.arrays.entry(id).or_insert_with(new);
+            }
+            reserve(cx, inner, id, pages, true)?;
             inner.open.insert(id);
             Ok(())
-        })
+        })?)
     }
 
     /// Says that the handle of an array is gone.
@@ -146,13 +159,13 @@ impl Transaction {
     }
 
     /// Makes room for an array to have `pages` pages. The caller holds its handle exclusively:
-    /// where the addresses beyond are taken, the array moves.
+    /// where the addresses beyond are taken, the array moves if it `may_move`.
     ///
     /// # Errors
     ///
     /// [`TransactionError::Map`] if there are no such addresses.
-    pub fn reserve(&self, id: ArrayId, pages: u64) -> Result<(), TransactionError> {
-        self.reading(|cx, inner| reserve(cx, inner, id, pages))
+    pub fn reserve(&self, id: ArrayId, pages: u64, may_move: bool) -> Result<(), TransactionError> {
+        self.reading(|cx, inner| reserve(cx, inner, id, pages, may_move))
     }
 
     /// Maps pages of an open array and returns the address of the first.
@@ -229,6 +242,26 @@ impl Transaction {
             working.carried.remove(pages);
             working.place_again(cx, pages)
         })
+    }
+
+    /// Drops private copies of `pages` of an array, which lay beyond its end so far. The caller
+    /// holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
+    pub fn forget_private(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| working(inner, id)?.place_again(cx, pages))
+    }
+
+    /// Says that `bytes` bytes were written through memory by a bulk call, which are staged when
+    /// there are many. The caller holds the handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub fn wrote(&self, id: ArrayId, bytes: u64) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| stage_if_many(cx, inner, id, bytes))
     }
 
     /// What `pages` of an array contain, private copies left aside.
@@ -410,9 +443,13 @@ fn reserve(
     inner: &mut Inner,
     id: ArrayId,
     pages: u64,
+    may_move: bool,
 ) -> Result<(), TransactionError> {
     if working(inner, id)?.try_reserve(cx, pages)? {
         return Ok(());
+    }
+    if !may_move {
+        return Err(MapError::AddressSpace { bytes: pages.saturating_mul(PAGE_BYTES) }.into());
     }
     stage(cx, inner, id)?;
     let working = working(inner, id)?;
@@ -473,7 +510,16 @@ fn write_through_memory(
     let skip = small(at - pages.start_byte());
     let Some(memory) = working.bytes_mut(pages) else { return Err(TransactionError::Poisoned) };
     memory[skip..skip + bytes.len()].copy_from_slice(bytes);
-    inner.buffered_bytes += bytes.len() as u64;
+    stage_if_many(cx, inner, id, bytes.len() as u64)
+}
+
+fn stage_if_many(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    bytes: u64,
+) -> Result<(), TransactionError> {
+    inner.buffered_bytes += bytes;
     if inner.buffered_bytes > BUFFERED_BYTES_MAX {
         inner.buffered_bytes = 0;
         stage(cx, inner, id)?;

@@ -29,9 +29,7 @@ pub(super) type Allocated = (Place, u64);
 
 /// The pages of `working` that the program changed, without those beyond its end and without
 /// pages of a hole that were given the zeros they had.
-pub(super) fn changed_pages(
-    working: &Working,
-) -> Result<PageSet, TransactionError> {
+pub(super) fn changed_pages(working: &Working) -> Result<PageSet, TransactionError> {
     let array = PageRange::new(0, working.end_page());
     let mut changed = PageSet::new();
     for range in working.dirty()? {
