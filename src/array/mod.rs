@@ -39,7 +39,7 @@ pub use cast::CastError;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
 pub use element::{Bool, Bytes, Element};
 pub use index::{Index, IndexError, Selection};
-pub use layout::{ByteRun, Copies, Copy};
+pub use layout::{ByteRun, Copies, CopyRun};
 pub use literal::LiteralError;
 pub use npy::{Header, NpyError};
 pub use shape::{Order, ShapeError};
