@@ -26,17 +26,17 @@
 //!
 //! [`DtypeError`] with the path of the field.
 
-use super::dtype::{DEPTH_MAX, Dtype, DtypeError, FIELDS_MAX, Field, FieldPath, Kind};
+use super::dtype::{DEPTH_MAX, Dtype, DtypeError, FIELDS_MAX, Field, Kind, Place};
 use super::literal::{Literal, LiteralSeed};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
 /// Reads a text: a scalar type, one with a repeat count or shape, or a list of such.
-pub(super) fn parse(text: &str, path: &FieldPath) -> Result<Dtype, DtypeError> {
-    let unknown = || DtypeError::Unknown { text: text.to_owned(), path: path.clone() };
+pub(super) fn parse(text: &str, place: &Place<'_>) -> Result<Dtype, DtypeError> {
+    let unknown = || DtypeError::Unknown { text: text.to_owned(), path: place.path() };
     let parts = split(text);
     if parts.len() == 1 {
-        return repeated(text, path);
+        return repeated(text, place);
     }
     // `i4,` is a list of one; `i4,,f8` and `,` are nothing.
     let named = match parts.split_last() {
@@ -52,7 +52,7 @@ pub(super) fn parse(text: &str, path: &FieldPath) -> Result<Dtype, DtypeError> {
             return Err(unknown());
         }
         let name = format!("f{at}");
-        let dtype = repeated(part.trim(), &path.field(&name))?;
+        let dtype = repeated(part.trim(), &place.field(&name))?;
         fields.push((name, dtype));
     }
     Dtype::packed(fields)
@@ -73,64 +73,63 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 /// `f8`, `3f8`, `(2, 3)f8`, `>2f8`: a scalar type, repeated or shaped.
-fn repeated(text: &str, path: &FieldPath) -> Result<Dtype, DtypeError> {
-    let unknown = || DtypeError::Unknown { text: text.to_owned(), path: path.clone() };
+fn repeated(text: &str, place: &Place<'_>) -> Result<Dtype, DtypeError> {
+    let unknown = || DtypeError::Unknown { text: text.to_owned(), path: place.path() };
     let rest = text.strip_prefix(['<', '>', '=', '|']).unwrap_or(text);
     let order = &text[..text.len() - rest.len()];
     let (shape, scalar) = if let Some(inside) = rest.strip_prefix('(') {
         let (inside, scalar) = inside.split_once(')').ok_or_else(unknown)?;
         let python = Literal::from_python(&format!("({inside})")).map_err(|_| unknown())?;
         let Literal::Tuple(_) = python else { return Err(unknown()) };
-        (read_shape(&python, path)?, scalar.trim_start())
+        (read_shape(&python, place)?, scalar.trim_start())
     } else {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         if digits == 0 {
-            return Dtype::parse_scalar(text, path);
+            return Dtype::parse_scalar(text, place);
         }
         (vec![rest[..digits].parse().map_err(|_| unknown())?], rest[digits..].trim_start())
     };
     if !order.is_empty() && scalar.starts_with(['<', '>', '=', '|']) {
         return Err(unknown());
     }
-    let base = Dtype::parse_scalar(&format!("{order}{scalar}"), path)?;
-    in_field(Dtype::subarray(&base, &shape), path)
+    let base = Dtype::parse_scalar(&format!("{order}{scalar}"), place)?;
+    in_field(Dtype::subarray(&base, &shape), place)
 }
 
 /// Reads any description.
 pub(super) fn from_literal(literal: &Literal) -> Result<Dtype, DtypeError> {
-    read(literal, &FieldPath::default(), 0)
+    read(literal, &Place::default(), 0)
 }
 
-fn read(literal: &Literal, path: &FieldPath, depth: u32) -> Result<Dtype, DtypeError> {
+fn read(literal: &Literal, place: &Place<'_>, depth: u32) -> Result<Dtype, DtypeError> {
     // One more than a type may have, because a subarray inside of a subarray is merged.
     if depth > 2 * DEPTH_MAX {
         return Err(DtypeError::TooDeep);
     }
     match literal {
-        Literal::Text(text) => parse(text, path),
-        Literal::Dict(entries) => read_dict(entries, path, depth),
+        Literal::Text(text) => parse(text, place),
+        Literal::Dict(entries) => read_dict(entries, place, depth),
         Literal::List(items) | Literal::Tuple(items) => match &items[..] {
             [base, shape] if is_shape(shape) => {
-                let base = read(base, path, depth + 1)?;
-                in_field(Dtype::subarray(&base, &read_shape(shape, path)?), path)
+                let base = read(base, place, depth + 1)?;
+                in_field(Dtype::subarray(&base, &read_shape(shape, place)?), place)
             }
-            _ => read_fields(items, path, depth),
+            _ => read_fields(items, place, depth),
         },
-        _ => Err(wrong("a data type is a text, a list of fields or a dict", path)),
+        _ => Err(wrong("a data type is a text, a list of fields or a dict", place)),
     }
 }
 
-fn wrong(why: &'static str, path: &FieldPath) -> DtypeError {
-    DtypeError::Description { why, path: path.clone() }
+fn wrong(why: &'static str, place: &Place<'_>) -> DtypeError {
+    DtypeError::Description { why, path: place.path() }
 }
 
 /// Puts the path into an error of a constructor that does not know where it is used.
-fn in_field(made: Result<Dtype, DtypeError>, path: &FieldPath) -> Result<Dtype, DtypeError> {
-    let path = path.clone();
+fn in_field(made: Result<Dtype, DtypeError>, place: &Place<'_>) -> Result<Dtype, DtypeError> {
     made.map_err(|why| match why {
-        DtypeError::ZeroSize { .. } => DtypeError::ZeroSize { path },
-        DtypeError::TooLarge { .. } => DtypeError::TooLarge { path },
-        DtypeError::Description { why, .. } => DtypeError::Description { why, path },
+        DtypeError::ZeroSize { .. } => DtypeError::ZeroSize { path: place.path() },
+        DtypeError::TooLarge { .. } => DtypeError::TooLarge { path: place.path() },
+        DtypeError::Description { why, .. } => wrong(why, place),
         other => other,
     })
 }
@@ -141,7 +140,7 @@ fn is_shape(literal: &Literal) -> bool {
     is_int(literal) || literal.items().is_some_and(|items| items.iter().all(is_int))
 }
 
-fn read_shape(literal: &Literal, path: &FieldPath) -> Result<Vec<u64>, DtypeError> {
+fn read_shape(literal: &Literal, place: &Place<'_>) -> Result<Vec<u64>, DtypeError> {
     let len = |item: &Literal| match item {
         Literal::Int(len) => u64::try_from(*len).ok(),
         _ => None,
@@ -150,11 +149,11 @@ fn read_shape(literal: &Literal, path: &FieldPath) -> Result<Vec<u64>, DtypeErro
         Some(items) => items.iter().map(len).collect(),
         None => len(literal).map(|len| vec![len]),
     };
-    lengths.ok_or_else(|| wrong("the shape of a subarray is a list of lengths from 0", path))
+    lengths.ok_or_else(|| wrong("the shape of a subarray is a list of lengths from 0", place))
 }
 
 /// `[(name, descr), (name, descr, shape), ("", "|V4"), ...]`: fields one after another.
-fn read_fields(items: &[Literal], path: &FieldPath, depth: u32) -> Result<Dtype, DtypeError> {
+fn read_fields(items: &[Literal], place: &Place<'_>, depth: u32) -> Result<Dtype, DtypeError> {
     if items.len() > 2 * FIELDS_MAX + 1 {
         return Err(DtypeError::TooManyFields);
     }
@@ -164,13 +163,13 @@ fn read_fields(items: &[Literal], path: &FieldPath, depth: u32) -> Result<Dtype,
         let (name, descr, shape) = match item.items() {
             Some([name, descr]) => (name, descr, None),
             Some([name, descr, shape]) => (name, descr, Some(shape)),
-            _ => return Err(wrong("a field is a name, a type and at most a shape", path)),
+            _ => return Err(wrong("a field is a name, a type and at most a shape", place)),
         };
-        let name = match read_name(name, path)? {
+        let name = match read_name(name, place)? {
             "" => format!("f{at}"),
             name => name.to_owned(),
         };
-        let within = path.field(&name);
+        let within = place.field(&name);
         let mut dtype = read(descr, &within, depth + 1)?;
         if let Some(shape) = shape {
             dtype = in_field(Dtype::subarray(&dtype, &read_shape(shape, &within)?), &within)?;
@@ -182,7 +181,7 @@ fn read_fields(items: &[Literal], path: &FieldPath, depth: u32) -> Result<Dtype,
         }
         offset = end;
     }
-    in_field(Dtype::structured(fields, Some(offset)), path)
+    in_field(Dtype::structured(fields, Some(offset)), place)
 }
 
 fn item_is_unnamed(item: &Literal) -> bool {
@@ -190,18 +189,18 @@ fn item_is_unnamed(item: &Literal) -> bool {
 }
 
 /// The name of a field; of (title, name) the latter.
-fn read_name<'l>(literal: &'l Literal, path: &FieldPath) -> Result<&'l str, DtypeError> {
+fn read_name<'l>(literal: &'l Literal, place: &Place<'_>) -> Result<&'l str, DtypeError> {
     let named = match literal.items() {
         Some([_, name]) => name,
         _ => literal,
     };
-    named.text().ok_or_else(|| wrong("the name of a field is a text", path))
+    named.text().ok_or_else(|| wrong("the name of a field is a text", place))
 }
 
 /// `{names, formats, offsets, itemsize}`, the last two optional.
 fn read_dict(
     entries: &[(String, Literal)],
-    path: &FieldPath,
+    place: &Place<'_>,
     depth: u32,
 ) -> Result<Dtype, DtypeError> {
     let (mut names, mut formats, mut offsets, mut itemsize) = (None, None, None, None);
@@ -209,18 +208,20 @@ fn read_dict(
         match (key.as_str(), value) {
             ("names", value) => names = value.items(),
             ("formats", value) => formats = value.items(),
-            ("offsets", value) => offsets = Some(read_shape(value, path)?),
+            ("offsets", value) => offsets = Some(read_shape(value, place)?),
             ("itemsize", Literal::Int(bytes)) => itemsize = Some(*bytes),
             ("titles", _) | ("aligned", Literal::Bool(false)) => {}
-            _ => return Err(wrong("the dict has an unknown key or a value that is not its", path)),
+            _ => {
+                return Err(wrong("the dict has an unknown key or a value that is not its", place));
+            }
         }
     }
     let (Some(names), Some(formats)) = (names, formats) else {
-        return Err(wrong("the dict of a type needs lists of `names` and `formats`", path));
+        return Err(wrong("the dict of a type needs lists of `names` and `formats`", place));
     };
     let offsets_fit = offsets.as_ref().is_none_or(|offsets| offsets.len() == names.len());
     if names.len() != formats.len() || !offsets_fit {
-        return Err(wrong("`names`, `formats` and `offsets` must have one length", path));
+        return Err(wrong("`names`, `formats` and `offsets` must have one length", place));
     }
     if names.len() > FIELDS_MAX {
         return Err(DtypeError::TooManyFields);
@@ -228,15 +229,15 @@ fn read_dict(
     let mut fields = Vec::with_capacity(names.len());
     let mut next: u64 = 0;
     for (at, (name, format)) in names.iter().zip(formats).enumerate() {
-        let name = read_name(name, path)?;
-        let dtype = read(format, &path.field(name), depth + 1)?;
+        let name = read_name(name, place)?;
+        let dtype = read(format, &place.field(name), depth + 1)?;
         let offset = offsets.as_ref().map_or(next, |offsets| offsets[at]);
         next = offset.saturating_add(dtype.itemsize());
         fields.push(Field { name: name.to_owned(), offset, dtype });
     }
     let itemsize = itemsize.map(u64::try_from).transpose();
-    let itemsize = itemsize.map_err(|_| wrong("`itemsize` must not be negative", path))?;
-    in_field(Dtype::structured(fields, itemsize), path)
+    let itemsize = itemsize.map_err(|_| wrong("`itemsize` must not be negative", place))?;
+    in_field(Dtype::structured(fields, itemsize), place)
 }
 
 impl Dtype {
@@ -257,9 +258,9 @@ impl Dtype {
     ///
     /// [`DtypeError::Description`] if it is no Python literal of a known form; see [`DtypeError`].
     pub fn from_descr(text: &str) -> Result<Self, DtypeError> {
-        let path = FieldPath::default();
+        let place = Place::default();
         let literal = Literal::from_python(text)
-            .map_err(|_| wrong("the description is not a Python literal", &path))?;
+            .map_err(|_| wrong("the description is not a Python literal", &place))?;
         from_literal(&literal)
     }
 

@@ -79,15 +79,34 @@ pub struct Field {
 pub struct FieldPath(String);
 
 impl FieldPath {
-    /// The field `name` of the type at this path.
-    pub(super) fn field(&self, name: &str) -> Self {
-        Self(if self.0.is_empty() { name.to_owned() } else { format!("{}.{name}", self.0) })
-    }
-
     /// Names from the outermost field to the innermost, joined by `.`; empty for the whole type.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Where a reader is in a type. Going into a field costs nothing however long the names are; the
+/// path is put together only for an error.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place<'p> {
+    outer: Option<&'p Place<'p>>,
+    name: &'p str,
+}
+
+impl<'p> Place<'p> {
+    /// The field `name` of the type at this place.
+    pub(super) fn field(&'p self, name: &'p str) -> Self {
+        Self { outer: Some(self), name }
+    }
+
+    /// The names on the way here.
+    pub(super) fn path(&self) -> FieldPath {
+        let inwards = std::iter::successors(Some(self), |place| place.outer);
+        let mut names: Vec<&str> = inwards.map(|place| place.name).collect();
+        names.pop();
+        names.reverse();
+        FieldPath(names.join("."))
     }
 }
 
@@ -173,17 +192,19 @@ impl Dtype {
     /// [`DtypeError::Object`], [`DtypeError::ZeroSize`], [`DtypeError::TooLarge`], and
     /// [`DtypeError::Unknown`] with the part that is no type.
     pub fn parse(text: &str) -> Result<Self, DtypeError> {
-        super::descr::parse(text, &FieldPath::default())
+        super::descr::parse(text, &Place::default())
     }
 
     /// The scalar type named `text`.
-    pub(super) fn parse_scalar(text: &str, path: &FieldPath) -> Result<Self, DtypeError> {
-        let path = path.clone();
-        Scalar::parse(text).map(|scalar| Self(Layout::Scalar(scalar))).map_err(|why| match why {
-            ScalarError::Unknown => DtypeError::Unknown { text: text.to_owned(), path },
-            ScalarError::Object => DtypeError::Object { path },
-            ScalarError::ZeroSize => DtypeError::ZeroSize { path },
-            ScalarError::TooLarge => DtypeError::TooLarge { path },
+    pub(super) fn parse_scalar(text: &str, place: &Place<'_>) -> Result<Self, DtypeError> {
+        Scalar::parse(text).map(|scalar| Self(Layout::Scalar(scalar))).map_err(|why| {
+            let path = place.path();
+            match why {
+                ScalarError::Unknown => DtypeError::Unknown { text: text.to_owned(), path },
+                ScalarError::Object => DtypeError::Object { path },
+                ScalarError::ZeroSize => DtypeError::ZeroSize { path },
+                ScalarError::TooLarge => DtypeError::TooLarge { path },
+            }
         })
     }
 

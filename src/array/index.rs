@@ -157,6 +157,10 @@ pub struct Selection {
 /// # Errors
 ///
 /// Those of [`Selection::whole`] and [`Selection::select`].
+///
+/// # Panics
+///
+/// If `itemsize` is 0.
 pub fn resolve(
     indices: &[Index],
     shape: &[u64],
@@ -172,7 +176,12 @@ impl Selection {
     /// # Errors
     ///
     /// [`ShapeError`] if [`shape::nbytes`] refuses the shape.
+    ///
+    /// # Panics
+    ///
+    /// If `itemsize` is 0, which no data type has: elements would overlap (invariant 1).
     pub fn whole(shape: &[u64], itemsize: u64, order: Order) -> Result<Self, ShapeError> {
+        assert!(itemsize > 0, "an element has at least one byte");
         shape::nbytes(shape, itemsize)?;
         let strides = shape::strides(shape, itemsize, order).into_iter().map(i128::from).collect();
         Ok(Self { shape: shape.to_vec(), strides, offset: 0, itemsize })

@@ -31,7 +31,7 @@ pub struct ByteRun {
 
 /// One copy between an array and a dense buffer that holds a selection of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Copy {
+pub struct CopyRun {
     /// First byte in the array.
     pub array_offset: u64,
     /// First byte in the buffer.
@@ -135,15 +135,15 @@ impl Copies {
 }
 
 impl Iterator for Copies {
-    type Item = Copy;
+    type Item = CopyRun;
 
-    fn next(&mut self) -> Option<Copy> {
+    fn next(&mut self) -> Option<CopyRun> {
         if self.done {
             return None;
         }
         // A selection lies in its array, so every offset on the way fits.
         let array_offset = u64::try_from(self.array_offset).ok()?;
-        let copy = Copy { array_offset, buffer_offset: self.buffer_offset, len: self.run_len };
+        let copy = CopyRun { array_offset, buffer_offset: self.buffer_offset, len: self.run_len };
         self.advance();
         Some(copy)
     }

@@ -49,7 +49,7 @@ pub use dynamic::{ArrayOptions, DynArray};
 pub use element::{Bool, Bytes, Element};
 pub use error::ArrayError;
 pub use index::{Index, IndexError, Selection};
-pub use layout::{ByteRun, Copies, Copy};
+pub use layout::{ByteRun, Copies, CopyRun};
 pub use literal::LiteralError;
 pub use npy::{Header, NpyError};
 pub use shape::{Order, ShapeError};
