@@ -219,3 +219,149 @@ fn renamed(base: &Catalog, head: &Catalog, name: &str) -> bool {
     };
     identity(base).is_some_and(|was| identity(head) != Some(was))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::catalog::{ArrayEntry, Attributes};
+    use crate::storage::extent::{Segment, Source};
+    use crate::storage::record::DataChange;
+    use crate::units::BLOCK_BYTES_DEFAULT;
+
+    const A: ArrayId = ArrayId(1);
+
+    fn base() -> Catalog {
+        let mut catalog = Catalog::default();
+        for name in ["a", "b"] {
+            let entry = ArrayEntry {
+                id: catalog.next_array(),
+                shape: Arc::from([10]),
+                block_bytes: BLOCK_BYTES_DEFAULT,
+                descriptor: Arc::from("{}"),
+                attributes: Attributes::new(),
+                created: Tid::ZERO,
+                changed: Tid::ZERO,
+            };
+            let name = Arc::from(name);
+            catalog.apply(&CatalogChange::CreateArray { name, entry }, Tid(1)).unwrap();
+        }
+        catalog
+    }
+
+    fn record(data: &[PageRange], catalog: Vec<CatalogChange>) -> Arc<Record> {
+        let segment = |&pages| Segment { pages, source: Source::Hole };
+        let data = data.iter().map(|pages| DataChange { array: A, segment: segment(pages) });
+        let (tid, base) = (Tid(2), Tid(1));
+        let (note, data) = (Arc::from(""), data.collect());
+        Arc::new(Record { tid, base, time_ns: 0, note, catalog, data })
+    }
+
+    /// What becomes of a transaction with these changes after one newer record.
+    fn decide(
+        pages: &[PageRange],
+        catalog: &[CatalogChange],
+        newer: &Arc<Record>,
+    ) -> Option<Conflict> {
+        let base = base();
+        let mut head = base.clone();
+        newer.catalog.iter().for_each(|change| head.apply(change, Tid(2)).unwrap());
+        let pages: PageSet = pages.iter().copied().collect();
+        let pages = if pages.is_empty() { BTreeMap::new() } else { [(A, pages)].into() };
+        let ours = Changes { pages: &pages, catalog, base: &base };
+        first_conflict(&ours, std::slice::from_ref(newer), &head)
+    }
+
+    fn shape(array: ArrayId, layout: bool) -> CatalogChange {
+        CatalogChange::Shape { array, shape: Arc::from([20]), layout }
+    }
+
+    fn attribute(key: &str) -> CatalogChange {
+        let (owner, value) = (Owner::Array(A), Some(Arc::from("1")));
+        CatalogChange::Attribute { owner, key: Arc::from(key), value }
+    }
+
+    fn remove(name: &str) -> CatalogChange {
+        CatalogChange::Remove { name: Arc::from(name) }
+    }
+
+    #[test]
+    fn transactions_that_share_no_page_never_conflict() {
+        let newer = record(&[PageRange::new(0, 4), PageRange::new(6, 9)], vec![]);
+        assert_eq!(decide(&[PageRange::new(4, 6)], &[], &newer), None);
+        let conflict = decide(&[PageRange::new(3, 7)], &[], &newer).unwrap();
+        let (array, pages) = ("a".to_owned(), PageRange::new(3, 4));
+        assert_eq!(conflict, Conflict::Pages { array, pages, by: Tid(2) });
+    }
+
+    #[test]
+    fn a_transaction_without_newer_records_never_conflicts() {
+        let (base, pages) = (base(), [(A, [PageRange::new(0, 9)].into_iter().collect())].into());
+        let changes = [remove("a"), shape(ArrayId(2), true)];
+        let ours = Changes { pages: &pages, catalog: &changes, base: &base };
+        assert_eq!(first_conflict(&ours, &[], &base), None);
+    }
+
+    #[test]
+    fn two_shapes_of_one_array_conflict_and_of_two_arrays_do_not() {
+        let newer = record(&[], vec![shape(A, false)]);
+        assert!(matches!(
+            decide(&[], &[shape(A, false)], &newer),
+            Some(Conflict::Shape { array, by: Tid(2) }) if array == "a"
+        ));
+        assert_eq!(decide(&[], &[shape(ArrayId(2), false)], &newer), None);
+    }
+
+    #[test]
+    fn data_conflicts_with_a_change_of_layout_and_not_with_growth() {
+        let page = [PageRange::new(0, 1)];
+        let far = [PageRange::new(5, 6)];
+        assert_eq!(decide(&page, &[], &record(&[], vec![shape(A, false)])), None);
+        assert!(decide(&page, &[], &record(&[], vec![shape(A, true)])).is_some());
+        assert!(decide(&[], &[shape(A, true)], &record(&far, vec![])).is_some());
+        assert_eq!(decide(&[], &[shape(A, false)], &record(&far, vec![])), None);
+    }
+
+    #[test]
+    fn removing_an_array_conflicts_with_any_change_of_it_in_either_order() {
+        let page = [PageRange::new(0, 1)];
+        let removed = record(&[], vec![remove("a")]);
+        assert!(matches!(decide(&page, &[], &removed), Some(Conflict::Removed { .. })));
+        assert!(decide(&[], &[shape(A, false)], &removed).is_some());
+        assert!(decide(&[], &[attribute("k")], &removed).is_some());
+        assert!(decide(&[], &[remove("a")], &removed).is_some());
+        assert!(decide(&[], &[remove("a")], &record(&page, vec![])).is_some());
+        assert!(decide(&[], &[remove("a")], &record(&[], vec![attribute("k")])).is_some());
+        assert_eq!(decide(&[], &[remove("b")], &record(&page, vec![])), None);
+    }
+
+    #[test]
+    fn attributes_and_tags_conflict_by_key() {
+        let newer = record(&[], vec![attribute("k")]);
+        assert!(decide(&[], &[attribute("k")], &newer).is_some());
+        assert_eq!(decide(&[], &[attribute("l")], &newer), None);
+        assert_eq!(decide(&[PageRange::new(0, 1)], &[], &newer), None);
+        let tag = |tag: &str| CatalogChange::Tag { tag: Arc::from(tag), tid: Some(Tid(1)) };
+        let newer = record(&[], vec![tag("v")]);
+        assert!(decide(&[], &[tag("v")], &newer).is_some());
+        assert_eq!(decide(&[], &[tag("w")], &newer), None);
+    }
+
+    #[test]
+    fn two_that_create_one_name_conflict() {
+        let group = CatalogChange::CreateGroup { name: Arc::from("g") };
+        let newer = record(&[], vec![group.clone()]);
+        assert!(matches!(decide(&[], &[group], &newer), Some(Conflict::Key { .. })));
+        let other = CatalogChange::CreateGroup { name: Arc::from("h") };
+        assert_eq!(decide(&[], &[other], &newer), None);
+    }
+
+    #[test]
+    fn removing_a_name_that_now_stands_for_another_array_conflicts() {
+        let to =
+            |from: &str, to: &str| CatalogChange::Move { from: Arc::from(from), to: Arc::from(to) };
+        let swapped = record(&[], vec![to("a", "c"), to("b", "a"), to("c", "b")]);
+        assert!(decide(&[], &[remove("a")], &swapped).is_some());
+        let moved = record(&[], vec![to("a", "c")]);
+        assert_eq!(decide(&[PageRange::new(0, 1)], &[], &moved), None, "the id is what counts");
+    }
+}

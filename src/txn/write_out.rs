@@ -215,3 +215,72 @@ pub(super) fn write_extent(
 fn small(pages: u64) -> u32 {
     u32::try_from(pages).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: u64 = 16;
+
+    fn stored(map: &mut PageMap, start: u64, pages: u32, at: u64) {
+        let sums = vec![0; pages as usize].into_boxed_slice();
+        let extent = Extent::new(Place { file: 0, page: at }, pages, 1, sums).unwrap();
+        let pages = PageRange::at(start, u64::from(pages));
+        map.insert(&Segment { pages, source: Source::whole(extent) });
+    }
+
+    fn planned(changed: &[(u64, u64)], map: &PageMap) -> Vec<(u64, u64)> {
+        let changed = changed.iter().map(|&(from, to)| PageRange::new(from, to)).collect();
+        let planned = plan(&changed, map, BLOCK).unwrap();
+        planned.iter().map(|range| (range.start, range.end)).collect()
+    }
+
+    #[test]
+    fn few_pages_of_a_full_block_are_written_as_runs() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 48, 0);
+        assert_eq!(planned(&[(3, 4), (9, 11), (40, 41)], &map), [(3, 4), (9, 11), (40, 41)]);
+    }
+
+    #[test]
+    fn a_block_of_which_half_changed_is_written_whole() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 48, 0);
+        assert_eq!(planned(&[(16, 24)], &map), [(16, 32)]);
+        assert_eq!(planned(&[(4, 40)], &map), [(0, 48)]);
+    }
+
+    #[test]
+    fn only_what_a_block_holds_counts_and_nothing_beyond_it_is_written() {
+        let mut map = PageMap::new();
+        stored(&mut map, 16, 3, 0);
+        assert_eq!(planned(&[(19, 22)], &map), [(16, 22)]);
+        assert_eq!(planned(&[(2, 3)], &map), [(2, 3)]);
+    }
+
+    #[test]
+    fn a_block_in_too_many_pieces_is_folded_by_the_commit_that_touches_it() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 1024, 0);
+        let block = 1024;
+        for piece in 0..PIECES_MAX as u64 {
+            stored(&mut map, 2 + 4 * piece, 1, 5000 + 7 * piece);
+        }
+        let changed = [PageRange::at(1000, 1)].into_iter().collect();
+        let planned = plan(&changed, &map, block).unwrap();
+        assert_eq!(planned.iter().collect::<Vec<_>>(), [PageRange::new(0, 1024)]);
+    }
+
+    #[test]
+    fn growth_that_continues_on_the_disk_stays_one_piece() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 4, 100);
+        stored(&mut map, 4, 4, 104);
+        stored(&mut map, 8, 2, 300);
+        assert_eq!(pieces(&map.lookup(PageRange::new(0, 16)).unwrap()), 2);
+        let end = end_of_previous(&map, &[], 8).unwrap();
+        assert_eq!(end, Some(Place { file: 0, page: 108 }));
+        assert_eq!(end_of_previous(&map, &[], 7).unwrap(), None, "inside an extent");
+        assert_eq!(end_of_previous(&map, &[], 11).unwrap(), None, "after a hole");
+    }
+}
