@@ -28,6 +28,10 @@ use crate::vm::{Access, Advice, Content, MapError, Mapping, Run};
 
 /// Arrays of up to 16 TiB are mapped as one window.
 const WHOLE_PAGES_MAX: u64 = 1 << 32;
+/// Up to 64 MiB mapped for writing are taken for a piece that will be filled: holes in it become
+/// huge pages, which cost a tenth to fill. In more, single elements may be meant, and a huge page
+/// for each of them would be memory for nothing.
+const FILL_PAGES_MAX: u64 = 1 << 14;
 /// Least room of a window: 4 GiB of addresses, which cost nothing.
 const ROOM_PAGES_MIN: u64 = 1 << 20;
 
@@ -159,6 +163,10 @@ impl Working {
         }
         if write {
             self.writable.insert(pages);
+            if (self.block_pages..=FILL_PAGES_MAX).contains(&pages.count()) {
+                let inside = self.windows[at].relative(pages);
+                self.windows[at].mapping.expect_overwrite(inside);
+            }
         }
         let window = &self.windows[at];
         let offset_bytes = (pages.start - window.first_page) * PAGE_BYTES;
@@ -283,16 +291,6 @@ impl Working {
             return None;
         }
         Some(window.mapping.bytes_mut(relative))
-    }
-
-    /// Tells the kernel that holes in `pages` are about to be filled completely.
-    pub(super) fn expect_overwrite(&mut self, pages: PageRange) {
-        for window in &mut self.windows {
-            if let Some(inside) = pages.intersection(window.pages()) {
-                let inside = window.relative(inside);
-                window.mapping.expect_overwrite(inside);
-            }
-        }
     }
 
     /// Asks the kernel to read `pages` ahead.
