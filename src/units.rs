@@ -15,6 +15,8 @@ use std::fmt;
 
 /// Size of a page in bytes: the unit of change, of conflict and of mapping.
 pub const PAGE_BYTES: u64 = 4096;
+/// The same for lengths of slices.
+pub const PAGE_LEN: usize = 4096;
 
 /// Smallest block size in bytes.
 pub const BLOCK_BYTES_MIN: u64 = 64 << 10;
