@@ -69,6 +69,12 @@ pub enum StorageError {
         /// As found.
         sum: u32,
     },
+    /// A commit names data that a pack gave up after its transaction had begun.
+    #[error("the data at {place:?} was packed away meanwhile; begin the transaction again")]
+    Packed {
+        /// Where it lay.
+        place: Place,
+    },
     /// The state was packed away.
     #[error("commit {tid} was packed away; the oldest kept one is {oldest}")]
     Forgotten {
@@ -98,6 +104,12 @@ pub enum StorageError {
     AlreadyExists {
         /// Directory.
         path: String,
+    },
+    /// The block size of a new store is impossible.
+    #[error("{bytes} bytes is no block size: take a power of two from 64 KiB to 1 GiB")]
+    BlockSize {
+        /// As given.
+        bytes: u64,
     },
     /// Written by a newer version.
     #[error("{path} has format version {found}; this program reads version {supported}")]

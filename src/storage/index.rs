@@ -193,8 +193,8 @@ fn push_joined(found: &mut Vec<Segment>, segment: Segment) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::extent::{Extent, Place};
     use super::*;
+    use crate::storage::extent::{Extent, Place};
     use proptest::prelude::*;
 
     const PAGES: u64 = 64;
