@@ -29,7 +29,7 @@ use crate::storage::engine::{Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
-use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
+use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 use crate::vm::VmaBudget;
 
 /// Most sessions kept for the next begin.
@@ -109,6 +109,10 @@ impl Store {
     /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
     /// system's error.
     pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
+        let bytes = options.block_bytes;
+        if !bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes) {
+            return Err(StorageError::BlockSize { bytes });
+        }
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
         LocalEngine::create(&backend, &local)?;
@@ -320,7 +324,12 @@ impl Store {
 
 impl Shared {
     pub(super) fn context(&self, writes: bool) -> Context<'_> {
-        Context { engine: &*self.engine, budget: &self.budget, writes }
+        Context { engine: &*self.engine, shared: self, writes }
+    }
+
+    /// The kernel mappings this process may have.
+    pub(super) fn budget(&self) -> &Arc<VmaBudget> {
+        &self.budget
     }
 
     /// The head, and the records after `base` up to it.

@@ -20,7 +20,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::error::TransactionError;
+use super::gather::gather;
 use super::session::{Context, HoleContent};
+use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::units::{PAGE_BYTES, PageRange, PageSet};
@@ -32,6 +34,8 @@ const WHOLE_PAGES_MAX: u64 = 1 << 32;
 /// huge pages, which cost a tenth to fill. In more, single elements may be meant, and a huge page
 /// for each of them would be memory for nothing.
 const FILL_PAGES_MAX: u64 = 1 << 14;
+/// Most pages gathered into one file: 1 GiB.
+const GATHER_PAGES_MAX: u64 = 1 << 18;
 /// Least room of a window: 4 GiB of addresses, which cost nothing.
 const ROOM_PAGES_MIN: u64 = 1 << 20;
 
@@ -137,7 +141,7 @@ impl Working {
 
     fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
         let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
-        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.budget)?;
+        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
         self.windows.push(Window { first_page: pages.start, mapping });
         Ok(())
     }
@@ -203,9 +207,27 @@ impl Working {
                 Source::Extent { .. } => cx.file_of(segment)?,
             });
         }
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        // Sessions that wait for the next transaction can do without their mappings.
+        cx.shared.drop_idle();
+        match self.place_runs(at, &segments, &files) {
+            Err(MapError::TooManyMappings { .. }) => self.place_gathered(cx, at, range),
+            other => Ok(other?),
+        }
+    }
+
+    fn place_runs(
+        &mut self,
+        at: usize,
+        segments: &[Segment],
+        files: &[Option<ExtentFile>],
+    ) -> Result<(), MapError> {
         let window = &mut self.windows[at];
         let mut runs = Vec::with_capacity(segments.len());
-        for (segment, file) in segments.iter().zip(&files) {
+        for (segment, file) in segments.iter().zip(files) {
             let relative = window.relative(segment.pages);
             match (file, &self.hole) {
                 (Some(file), _) => {
@@ -221,7 +243,26 @@ impl Working {
                 }
             }
         }
-        window.mapping.place(&runs)?;
+        window.mapping.place(&runs)
+    }
+
+    /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
+    fn place_gathered(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let mut start = range.start;
+        while start < range.end {
+            let part = PageRange::new(start, range.end.min(start + GATHER_PAGES_MAX));
+            let segments = self.pages.lookup(part)?;
+            let file = gather(cx, &self.hole, &segments)?;
+            let window = &mut self.windows[at];
+            let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
+            window.mapping.place(&[Run { at: window.relative(part), content }])?;
+            start = part.end;
+        }
         Ok(())
     }
 
