@@ -18,6 +18,8 @@
 //! Every error names the file. A full disk or quota is [`StorageError::NoSpace`].
 
 mod directory;
+#[doc(hidden)]
+pub mod simulated;
 
 use std::io;
 use std::os::fd::OwnedFd;
