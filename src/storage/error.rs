@@ -57,7 +57,8 @@ pub enum StorageError {
     },
     /// Data does not match its checksum.
     #[error(
-        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, expected {expected:08x}"
+        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, \
+         expected {expected:08x}"
     )]
     Checksum {
         /// Where they lie.
@@ -68,6 +69,12 @@ pub enum StorageError {
         expected: u32,
         /// As found.
         sum: u32,
+    },
+    /// A commit names data that a pack gave up after its transaction had begun.
+    #[error("the data at {place:?} was packed away meanwhile; begin the transaction again")]
+    Packed {
+        /// Where it lay.
+        place: Place,
     },
     /// The state was packed away.
     #[error("commit {tid} was packed away; the oldest kept one is {oldest}")]
@@ -93,11 +100,23 @@ pub enum StorageError {
         /// What is missing.
         why: String,
     },
+    /// A block size that cannot be.
+    #[error("{bytes} bytes are no block size; it is a power of two from 64 KiB to 1 GiB")]
+    BlockSize {
+        /// As given.
+        bytes: u64,
+    },
     /// There is something already.
     #[error("{path} exists already and is not an empty directory")]
     AlreadyExists {
         /// Directory.
         path: String,
+    },
+    /// The block size of a new store is impossible.
+    #[error("{bytes} bytes is no block size: take a power of two from 64 KiB to 1 GiB")]
+    BlockSize {
+        /// As given.
+        bytes: u64,
     },
     /// Written by a newer version.
     #[error("{path} has format version {found}; this program reads version {supported}")]

@@ -21,6 +21,9 @@ use crate::units::{PAGE_LEN, PageRange};
 /// Most pages of one extent: 1 GiB.
 pub const EXTENT_PAGES_MAX: u32 = 1 << 18;
 
+/// The bit of [`Place::file`] that says: inside the commit log, as the data of a small commit.
+pub const IN_LOG: u32 = 1 << 31;
+
 /// Where an extent begins. Only the engine that gave it out knows what it means.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -31,6 +34,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it lies inside the commit log, whose space nobody gives out.
+    #[must_use]
+    pub fn in_log(self) -> bool {
+        self.file & IN_LOG != 0
+    }
+
     /// The place `pages` further on in the same file.
     ///
     /// # Panics
@@ -163,6 +172,15 @@ impl Source {
     #[must_use]
     pub fn whole(extent: Extent) -> Self {
         Self::Extent { extent: Arc::new(extent), skip: 0 }
+    }
+
+    /// The extent; `None` for a hole.
+    #[must_use]
+    pub fn extent(&self) -> Option<&Arc<Extent>> {
+        match self {
+            Self::Hole => None,
+            Self::Extent { extent, .. } => Some(extent),
+        }
     }
 
     /// The same source `pages` further on.

@@ -20,6 +20,7 @@
 //! Every error names file and byte. After a failed write or sync of the log, or a failed sync of
 //! data, the handle is poisoned: it refuses to write, and nothing is retried.
 
+pub mod backend;
 pub mod catalog;
 pub mod check;
 pub mod engine;

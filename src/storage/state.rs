@@ -83,6 +83,12 @@ pub struct State {
 }
 
 impl State {
+    /// A state in which no array has content yet. For decoders of a whole state.
+    #[must_use]
+    pub fn new(tid: Tid, time_ns: i64, catalog: Catalog, space: Space) -> Self {
+        Self { tid, time_ns, catalog, space, arrays: OrdMap::new() }
+    }
+
     /// The content of an array; an array nobody wrote to is one hole.
     #[must_use]
     pub fn page_map(&self, array: ArrayId) -> PageMap {
@@ -156,7 +162,9 @@ impl State {
     }
 
     fn occupy(&mut self, source: &Source) {
-        if let Source::Extent { extent, .. } = source {
+        if let Source::Extent { extent, .. } = source
+            && !extent.place().in_log()
+        {
             self.space.insert(extent.place(), u64::from(extent.pages()));
         }
     }

@@ -29,7 +29,7 @@ use crate::storage::engine::{Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
-use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
+use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 use crate::vm::VmaBudget;
 
 /// Most sessions kept for the next begin.
@@ -106,13 +106,17 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StorageError::AlreadyExists`] if there is something; the system's error otherwise.
+    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
+    /// system's error.
     pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
-        let path = path.as_ref();
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path));
+        let bytes = options.block_bytes;
+        if !bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes) {
+            return Err(StorageError::BlockSize { bytes });
+        }
+        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
-        let (engine, state) = LocalEngine::create(backend, local)?;
-        Ok(Self::with_engine(path, engine, state))
+        LocalEngine::create(&backend, &local)?;
+        Self::open_on(&backend, Mode::ReadWrite, &local)
     }
 
     /// Opens a store. Reads the newest checkpoint and the log after it; the cost does not depend
@@ -123,29 +127,36 @@ impl Store {
     /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`] or
     /// [`StorageError::Locked`].
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
-        let path = path.as_ref();
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path));
+        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        let (engine, state) = LocalEngine::open(backend, LocalOptions::default(), mode)?;
-        Ok(Self::with_engine(path, engine, state))
+        Self::open_on(&backend, mode, &LocalOptions::default())
     }
 
-    /// A store on an engine that was opened before, whose head is `state`.
-    #[must_use]
-    pub fn with_engine(path: &Path, engine: impl Engine + 'static, state: State) -> Self {
-        let block_bytes = engine.block_bytes();
+    /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
+    /// rigs that test what a disk can do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_on(
+        backend: &Arc<dyn Backend>,
+        mode: Mode,
+        options: &LocalOptions,
+    ) -> Result<Self, StorageError> {
+        let (engine, state) = LocalEngine::open(backend, mode, options)?;
+        let block_bytes = engine.format().block_bytes;
         let head = Head { state: Arc::new(state), recent: VecDeque::new() };
         let shared = Shared {
             engine: Box::new(engine),
             pins: Pins::default(),
             commit_lock: Mutex::new(()),
-            path: path.to_owned(),
+            path: PathBuf::from(backend.location()),
             block_bytes,
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
             budget: Arc::clone(VmaBudget::process()),
         };
-        Self { shared: Arc::new(shared) }
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Begins a transaction on the newest commit.
@@ -313,7 +324,12 @@ impl Store {
 
 impl Shared {
     pub(super) fn context(&self, writes: bool) -> Context<'_> {
-        Context { engine: &*self.engine, budget: &self.budget, writes }
+        Context { engine: &*self.engine, shared: self, writes }
+    }
+
+    /// The kernel mappings this process may have.
+    pub(super) fn budget(&self) -> &Arc<VmaBudget> {
+        &self.budget
     }
 
     /// The head, and the records after `base` up to it.

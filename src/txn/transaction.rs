@@ -188,14 +188,6 @@ impl Transaction {
         if write { self.writing(map) } else { self.reading(map) }
     }
 
-    /// Tells the kernel that the caller will overwrite `pages` of an open array completely.
-    pub fn expect_overwrite(&self, id: ArrayId, pages: PageRange) {
-        let _ = self.reading(|_, inner| {
-            working(inner, id)?.expect_overwrite(pages);
-            Ok(())
-        });
-    }
-
     /// Asks the kernel to read mapped `pages` of an open array ahead.
     pub fn will_need(&self, id: ArrayId, pages: PageRange) {
         let _ = self.reading(|_, inner| {

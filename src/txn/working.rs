@@ -20,7 +20,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::error::TransactionError;
+use super::gather::gather;
 use super::session::{Context, HoleContent};
+use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::units::{PAGE_BYTES, PageRange, PageSet};
@@ -28,6 +30,12 @@ use crate::vm::{Access, Advice, Content, MapError, Mapping, Run};
 
 /// Arrays of up to 16 TiB are mapped as one window.
 const WHOLE_PAGES_MAX: u64 = 1 << 32;
+/// Up to 64 MiB mapped for writing are taken for a piece that will be filled: holes in it become
+/// huge pages, which cost a tenth to fill. In more, single elements may be meant, and a huge page
+/// for each of them would be memory for nothing.
+const FILL_PAGES_MAX: u64 = 1 << 14;
+/// Most pages gathered into one file: 1 GiB.
+const GATHER_PAGES_MAX: u64 = 1 << 18;
 /// Least room of a window: 4 GiB of addresses, which cost nothing.
 const ROOM_PAGES_MIN: u64 = 1 << 20;
 
@@ -133,7 +141,7 @@ impl Working {
 
     fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
         let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
-        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.budget)?;
+        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
         self.windows.push(Window { first_page: pages.start, mapping });
         Ok(())
     }
@@ -159,6 +167,10 @@ impl Working {
         }
         if write {
             self.writable.insert(pages);
+            if (self.block_pages..=FILL_PAGES_MAX).contains(&pages.count()) {
+                let inside = self.windows[at].relative(pages);
+                self.windows[at].mapping.expect_overwrite(inside);
+            }
         }
         let window = &self.windows[at];
         let offset_bytes = (pages.start - window.first_page) * PAGE_BYTES;
@@ -195,9 +207,27 @@ impl Working {
                 Source::Extent { .. } => cx.file_of(segment)?,
             });
         }
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        // Sessions that wait for the next transaction can do without their mappings.
+        cx.shared.drop_idle();
+        match self.place_runs(at, &segments, &files) {
+            Err(MapError::TooManyMappings { .. }) => self.place_gathered(cx, at, range),
+            other => Ok(other?),
+        }
+    }
+
+    fn place_runs(
+        &mut self,
+        at: usize,
+        segments: &[Segment],
+        files: &[Option<ExtentFile>],
+    ) -> Result<(), MapError> {
         let window = &mut self.windows[at];
         let mut runs = Vec::with_capacity(segments.len());
-        for (segment, file) in segments.iter().zip(&files) {
+        for (segment, file) in segments.iter().zip(files) {
             let relative = window.relative(segment.pages);
             match (file, &self.hole) {
                 (Some(file), _) => {
@@ -213,7 +243,26 @@ impl Working {
                 }
             }
         }
-        window.mapping.place(&runs)?;
+        window.mapping.place(&runs)
+    }
+
+    /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
+    fn place_gathered(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let mut start = range.start;
+        while start < range.end {
+            let part = PageRange::new(start, range.end.min(start + GATHER_PAGES_MAX));
+            let segments = self.pages.lookup(part)?;
+            let file = gather(cx, &self.hole, &segments)?;
+            let window = &mut self.windows[at];
+            let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
+            window.mapping.place(&[Run { at: window.relative(part), content }])?;
+            start = part.end;
+        }
         Ok(())
     }
 
@@ -283,16 +332,6 @@ impl Working {
             return None;
         }
         Some(window.mapping.bytes_mut(relative))
-    }
-
-    /// Tells the kernel that holes in `pages` are about to be filled completely.
-    pub(super) fn expect_overwrite(&mut self, pages: PageRange) {
-        for window in &mut self.windows {
-            if let Some(inside) = pages.intersection(window.pages()) {
-                let inside = window.relative(inside);
-                window.mapping.expect_overwrite(inside);
-            }
-        }
     }
 
     /// Asks the kernel to read `pages` ahead.

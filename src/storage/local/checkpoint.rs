@@ -1,0 +1,493 @@
+//! Checkpoints: the state as of one commit in a file, read lazily.
+//!
+//! ```text
+//! checkpoint/<tid>
+//! | header | segments: pages of 64 KiB, fixed-size records | sums: pages of 64 KiB |
+//! | catalog | space | directory: array -> its segments; first key of each segment page |
+//! ```
+//!
+//! Opening reads header, catalog, space and directory; the segments, which may be many, are found
+//! by binary search and read page by page when somebody looks.
+//!
+//! # Invariants
+//!
+//! 1. A checkpoint has its name only when it is whole and durable.
+//! 2. It says what the log says: deleting it loses nothing.
+//! 3. Segments are joined only where both cover their extents entirely; other extents keep place,
+//!    length and all checksums.
+//!
+//! # Failure
+//!
+//! A checkpoint that is damaged is passed over at open. Where damage shows later, the state is
+//! built once more from the log ([`SegmentFile::rescue_with`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::codec::{self, Decoder, Encoder, Malformed};
+use super::frame::{SECTOR_BYTES, Seal, Sector};
+use super::log::{Chain, Position, Tail};
+use super::segment_file::{
+    ArrayTable, PAGE_BYTES as TABLE_PAGE_BYTES, SegmentFile, StoredSegment, sealed_pages,
+};
+use super::{StoreId, to_usize};
+use crate::storage::StorageError;
+use crate::storage::backend::{Access, Files, Growth, StoreFile};
+use crate::storage::extent::{Extent, Segment, Source};
+use crate::storage::index::PageMap;
+use crate::storage::state::State;
+use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, Tid};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"zba-chk\n");
+const VERSION: u32 = 1;
+/// Joined extents have at most as many units, so that looking one page up reads few checksums.
+const UNITS_MAX: usize = 1 << 14;
+/// Checkpoints kept: the newest, and one to fall back to.
+const KEPT: usize = 2;
+
+/// The path of the checkpoint of commit `tid`.
+pub(super) fn checkpoint_path(tid: Tid) -> String {
+    format!("checkpoint/{:020}", tid.0)
+}
+
+/// The commit of the checkpoint called `name` in its directory.
+pub(super) fn checkpoint_tid(name: &str) -> Option<Tid> {
+    let tid: u64 = name.parse().ok()?;
+    (format!("{tid:020}") == name).then_some(Tid(tid))
+}
+
+/// An open checkpoint.
+pub(super) struct Checkpoint {
+    header: Header,
+    state: State,
+    segments: Arc<SegmentFile>,
+    len_bytes: u64,
+}
+
+/// A run of bytes of the file with its CRC-32.
+#[derive(Clone, Copy, Default)]
+struct Section {
+    offset: u64,
+    len: u64,
+    sum: u32,
+}
+
+#[derive(Clone)]
+struct Header {
+    tail: Tail,
+    time_ns: i64,
+    chain_first: u32,
+    segment_pages: u64,
+    sum_pages: u64,
+    catalog: Section,
+    space: Section,
+    directory: Section,
+}
+
+impl Header {
+    fn encode(&self, store: &StoreId) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.u64(MAGIC);
+        out.u32(VERSION);
+        out.0.extend_from_slice(store);
+        out.u64(self.tail.tid.0);
+        out.u32(self.tail.position.file);
+        out.u64(self.tail.position.page);
+        out.u32(self.tail.chain);
+        out.i64(self.time_ns);
+        out.u32(self.chain_first);
+        out.u64(self.segment_pages);
+        out.u64(self.sum_pages);
+        for section in [self.catalog, self.space, self.directory] {
+            out.u64(section.offset);
+            out.u64(section.len);
+            out.u32(section.sum);
+        }
+        Seal::new(store, u32::MAX).sectors(0, &out.0)
+    }
+
+    fn decode(page: &[u8]) -> Result<Self, Malformed> {
+        let mut from = Decoder(page);
+        if from.u64()? != MAGIC || from.u32()? != VERSION {
+            return Err(Malformed("it is no checkpoint of this version".to_owned()));
+        }
+        from.bytes(size_of::<StoreId>())?;
+        let tid = Tid(from.u64()?);
+        let position = Position { file: from.u32()?, page: from.u64()? };
+        let tail = Tail { tid, position, chain: from.u32()? };
+        let time_ns = from.i64()?;
+        let chain_first = from.u32()?;
+        let (segment_pages, sum_pages) = (from.u64()?, from.u64()?);
+        let mut section =
+            || Ok(Section { offset: from.u64()?, len: from.u64()?, sum: from.u32()? });
+        let (catalog, space, directory) = (section()?, section()?, section()?);
+        Ok(Self { tail, time_ns, chain_first, segment_pages, sum_pages, catalog, space, directory })
+    }
+}
+
+impl Checkpoint {
+    /// Where in the log it stands.
+    pub(super) fn tail(&self) -> Tail {
+        self.header.tail
+    }
+
+    /// The state it holds, whose segments are read when somebody looks.
+    pub(super) fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    /// Length of the file.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// The part that is read lazily.
+    pub(super) fn segments(&self) -> &Arc<SegmentFile> {
+        &self.segments
+    }
+
+    /// Opens the checkpoint of commit `tid`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupted`] if what opening reads is damaged.
+    pub(super) fn open(files: &Files, store: &StoreId, tid: Tid) -> Result<Self, StorageError> {
+        let file = files.open(&checkpoint_path(tid), Access::Read)?;
+        let len_bytes = file.len()?;
+        let mut page = [0; PAGE_LEN];
+        file.read_exact_at(&mut page, 0)?;
+        let sector = Seal::new(store, u32::MAX).examine(0, &page[..SECTOR_BYTES]);
+        if sector != Sector::Good || page[SECTOR_BYTES..].iter().any(|&byte| byte != 0) {
+            return Err(file.damaged(0, "the header of the checkpoint is damaged"));
+        }
+        let header = Header::decode(&page).map_err(|Malformed(what)| file.damaged(0, what))?;
+        if header.tail.tid != tid {
+            return Err(file.damaged(0, "it is the checkpoint of another commit"));
+        }
+        let read = |section: Section| read_section(&file, section, len_bytes);
+        let (catalog, space) = (read(header.catalog)?, read(header.space)?);
+        let directory = read(header.directory)?;
+        let at = |section: Section| {
+            let file = file.clone();
+            move |Malformed(what): Malformed| file.damaged(section.offset, what)
+        };
+        let (arrays, fences) = decode_directory(&directory).map_err(at(header.directory))?;
+        let (segment_pages, sum_pages) = (header.segment_pages, header.sum_pages);
+        let segments = SegmentFile::new(file.clone(), *store, tid, segment_pages, sum_pages);
+        let segments = segments.with_fences(fences).map_err(at(header.directory))?;
+        let segments = Arc::new(segments);
+        let mut from = Decoder(&catalog);
+        let catalog = codec::decode_catalog(&mut from).map_err(at(header.catalog))?;
+        from.finish().map_err(at(header.catalog))?;
+        let mut from = Decoder(&space);
+        let space = codec::decode_space(&mut from).map_err(at(header.space))?;
+        from.finish().map_err(at(header.space))?;
+        let mut state = State::new(tid, header.time_ns, catalog, space);
+        for array in arrays {
+            let table = ArrayTable::new(Arc::clone(&segments), array.id, array.first, array.count);
+            let table = table.map_err(at(header.directory))?;
+            state.set_page_map(array.id, PageMap::over(Arc::new(table)));
+        }
+        Ok(Self { header, state, segments, len_bytes })
+    }
+}
+
+fn read_section(file: &StoreFile, section: Section, len: u64) -> Result<Vec<u8>, StorageError> {
+    let Section { offset, len: section_len, sum } = section;
+    if offset.checked_add(section_len).is_none_or(|end| end > len) {
+        return Err(file.damaged(offset, "a section lies beyond the end of the file"));
+    }
+    let mut bytes = vec![0; to_usize(section_len)];
+    file.read_exact_at(&mut bytes, offset)?;
+    if crc32fast::hash(&bytes) != sum {
+        return Err(file.damaged(offset, "the checksum of a section is wrong"));
+    }
+    Ok(bytes)
+}
+
+/// Which segments belong to an array.
+struct ArrayEntry {
+    id: ArrayId,
+    first: u64,
+    count: u64,
+}
+
+/// The arrays, and the first key of every page of segments.
+type Directory = (Vec<ArrayEntry>, Vec<(ArrayId, u64)>);
+
+fn decode_directory(bytes: &[u8]) -> Result<Directory, Malformed> {
+    let mut from = Decoder(bytes);
+    let (arrays_count, fences_count) = (from.u64()?, from.u64()?);
+    let wanted = arrays_count.saturating_mul(24).saturating_add(fences_count.saturating_mul(16));
+    if wanted != from.0.len() as u64 {
+        return Err(Malformed("the directory has another length than it says".to_owned()));
+    }
+    let arrays = (0..arrays_count).map(|_| {
+        Ok(ArrayEntry { id: ArrayId(from.u64()?), first: from.u64()?, count: from.u64()? })
+    });
+    let arrays = arrays.collect::<Result<Vec<_>, Malformed>>()?;
+    let fences = (0..fences_count).map(|_| Ok((ArrayId(from.u64()?), from.u64()?)));
+    let fences = fences.collect::<Result<Vec<_>, Malformed>>()?;
+    Ok((arrays, fences))
+}
+
+/// The newest checkpoint that can be used with this chain of log files. What belongs to another
+/// chain or was not finished is added to `leftovers`.
+pub(super) fn newest(
+    files: &Files,
+    store: &StoreId,
+    chain: Chain,
+    leftovers: &mut Vec<String>,
+) -> Result<Option<Checkpoint>, StorageError> {
+    let names = files.list("checkpoint")?;
+    let temporary = names.iter().filter(|name| name.starts_with(".tmp-"));
+    leftovers.extend(temporary.map(|name| format!("checkpoint/{name}")));
+    let tids = names.iter().filter_map(|name| checkpoint_tid(name));
+    let mut usable = None;
+    for tid in tids.rev() {
+        let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };
+        if checkpoint.header.chain_first != chain.first {
+            leftovers.push(checkpoint_path(tid));
+        } else if usable.is_none()
+            && (chain.first..=chain.last).contains(&checkpoint.tail().position.file)
+        {
+            usable = Some(checkpoint);
+        }
+    }
+    Ok(usable)
+}
+
+/// Writes the checkpoint of `state`, which stands at `tail` of the log chain that begins with
+/// file `chain_first`, and opens it.
+///
+/// # Errors
+///
+/// [`StorageError`]; then nothing has changed but a file that the next opening deletes.
+pub(super) fn write(
+    files: &Files,
+    store: &StoreId,
+    state: &State,
+    tail: Tail,
+    chain_first: u32,
+) -> Result<Checkpoint, StorageError> {
+    let files = files.aside();
+    let temporary = format!("checkpoint/.tmp-{:020}", tail.tid.0);
+    let written = write_aside(&files, store, state, tail, chain_first, &temporary);
+    if let Err(error) = written {
+        // The disk may be full: what is left of the attempt must not fill it.
+        let _ = files.aside().remove(&temporary);
+        return Err(error);
+    }
+    files.rename(&temporary, &checkpoint_path(tail.tid))?;
+    files.sync_dir("checkpoint")?;
+    Checkpoint::open(&files, store, tail.tid)
+}
+
+fn write_aside(
+    files: &Files,
+    store: &StoreId,
+    state: &State,
+    tail: Tail,
+    chain_first: u32,
+    path: &str,
+) -> Result<(), StorageError> {
+    let mut tables = Tables::default();
+    for (array, pages) in state.page_maps() {
+        tables.add(array, &pages.stored()?);
+    }
+    let segments = sealed_pages(store, tail.tid, 0, &tables.segments, StoredSegment::BYTES);
+    let sums = sealed_pages(store, tail.tid, 1, &tables.sums, 4);
+    let mut catalog = Encoder::default();
+    codec::encode_catalog(&mut catalog, &state.catalog);
+    let mut space = Encoder::default();
+    codec::encode_space(&mut space, &state.space);
+    let directory = tables.directory();
+    let mut offset = PAGE_BYTES + (segments.len() + sums.len()) as u64;
+    let mut section = |bytes: &[u8]| {
+        let len = bytes.len() as u64;
+        let section = Section { offset, len, sum: crc32fast::hash(bytes) };
+        offset += len;
+        section
+    };
+    let header = Header {
+        tail,
+        time_ns: state.time_ns,
+        chain_first,
+        segment_pages: (segments.len() / TABLE_PAGE_BYTES) as u64,
+        sum_pages: (sums.len() / TABLE_PAGE_BYTES) as u64,
+        catalog: section(&catalog.0),
+        space: section(&space.0),
+        directory: section(&directory),
+    };
+    let header = header.encode(store);
+    files.remove(path)?;
+    let file = files.create(path)?;
+    file.allocate(0, offset, Growth::KeepLen)?;
+    file.write_at(&[&header, &segments, &sums, &catalog.0, &space.0, &directory], 0)?;
+    file.sync()
+}
+
+/// Deletes all checkpoints but the newest two.
+pub(super) fn prune(files: &Files) -> Result<(), StorageError> {
+    let files = files.aside();
+    let names = files.list("checkpoint")?;
+    let tids: Vec<Tid> = names.iter().filter_map(|name| checkpoint_tid(name)).collect();
+    let old = tids.len().saturating_sub(KEPT);
+    tids[..old].iter().try_for_each(|tid| files.remove(&checkpoint_path(*tid)))
+}
+
+/// Deletes all checkpoints.
+pub(super) fn remove_all(files: &Files) -> Result<(), StorageError> {
+    for name in files.list("checkpoint")? {
+        files.remove(&format!("checkpoint/{name}"))?;
+    }
+    Ok(())
+}
+
+/// The tables of a checkpoint while it is being made.
+#[derive(Default)]
+struct Tables {
+    segments: Vec<u8>,
+    sums: Vec<u8>,
+    arrays: Vec<ArrayEntry>,
+    fences: Vec<(ArrayId, u64)>,
+    // Extents that segments cover in part are often named by several of them.
+    shared: HashMap<(crate::storage::extent::Place, u32, u32), u64>,
+}
+
+impl Tables {
+    fn count(&self) -> u64 {
+        (self.segments.len() / StoredSegment::BYTES) as u64
+    }
+
+    /// Adds the segments of an array, joined where invariant 3 lets them.
+    fn add(&mut self, array: ArrayId, segments: &[Segment]) {
+        let first = self.count();
+        let mut rest = segments;
+        while let Some((segment, after)) = rest.split_first() {
+            rest = after;
+            let Some(extent) = segment.source.extent() else { continue };
+            if !covers_its_extent(segment) {
+                self.push(array, segment, extent);
+                continue;
+            }
+            let (run, after) = joinable(segment, rest);
+            rest = after;
+            if run.is_empty() {
+                self.push(array, segment, extent);
+                continue;
+            }
+            let joined = joined(extent, run);
+            let pages = segment.pages.start..run[run.len() - 1].pages.end;
+            let pages = crate::units::PageRange::new(pages.start, pages.end);
+            let source = Source::whole(joined.clone());
+            self.push(array, &Segment { pages, source }, &joined);
+        }
+        let count = self.count() - first;
+        self.arrays.push(ArrayEntry { id: array, first, count });
+    }
+
+    fn push(&mut self, array: ArrayId, segment: &Segment, extent: &Extent) {
+        if self.count().is_multiple_of(StoredSegment::PER_PAGE) {
+            self.fences.push((array, segment.pages.start));
+        }
+        let Source::Extent { skip, .. } = segment.source else { return };
+        let sums = match extent.sums() {
+            [sum] => u64::from(*sum),
+            sums if covers_its_extent(segment) => self.push_sums(sums),
+            sums => {
+                let key = (extent.place(), extent.pages(), extent.unit_pages());
+                match self.shared.get(&key) {
+                    Some(&at) => at,
+                    None => {
+                        let at = self.push_sums(sums);
+                        self.shared.insert(key, at);
+                        at
+                    }
+                }
+            }
+        };
+        let stored = StoredSegment {
+            pages: segment.pages,
+            place: extent.place(),
+            extent_pages: extent.pages(),
+            unit_pages: extent.unit_pages(),
+            skip,
+            sums,
+        };
+        stored.encode(&mut self.segments);
+    }
+
+    /// Appends checksums; returns the number of the first.
+    fn push_sums(&mut self, sums: &[u32]) -> u64 {
+        let first = (self.sums.len() / 4) as u64;
+        sums.iter().for_each(|sum| self.sums.extend_from_slice(&sum.to_le_bytes()));
+        first
+    }
+
+    fn directory(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.u64(self.arrays.len() as u64);
+        out.u64(self.fences.len() as u64);
+        for array in &self.arrays {
+            out.u64(array.id.0);
+            out.u64(array.first);
+            out.u64(array.count);
+        }
+        for (array, start) in &self.fences {
+            out.u64(array.0);
+            out.u64(*start);
+        }
+        out.0
+    }
+}
+
+fn covers_its_extent(segment: &Segment) -> bool {
+    match &segment.source {
+        Source::Hole => false,
+        Source::Extent { extent, skip } => {
+            *skip == 0 && segment.pages.count() == u64::from(extent.pages())
+        }
+    }
+}
+
+/// Splits off the segments that can be joined to `first`.
+fn joinable<'a>(first: &Segment, rest: &'a [Segment]) -> (&'a [Segment], &'a [Segment]) {
+    let Some(mut last) = first.source.extent() else { return (&[], rest) };
+    let unit_pages = last.unit_pages();
+    let (mut pages, mut units) = (last.pages(), last.sums().len());
+    let mut end = first.pages.end;
+    let mut count = 0;
+    for segment in rest {
+        let Some(next) = segment.source.extent() else { break };
+        units += next.sums().len();
+        // A shorter unit ends an extent: nothing can follow it.
+        let same_units = next.unit_pages() == unit_pages || next.pages() < unit_pages;
+        let whole = last.pages().is_multiple_of(unit_pages);
+        let follows = last.place().after(u64::from(last.pages())) == next.place();
+        let fits = pages.saturating_add(next.pages()) <= crate::storage::extent::EXTENT_PAGES_MAX;
+        if segment.pages.start != end
+            || !covers_its_extent(segment)
+            || units > UNITS_MAX
+            || !(same_units && whole && follows && fits)
+            || (next.unit_pages() != unit_pages && next.sums().len() != 1)
+        {
+            break;
+        }
+        pages += next.pages();
+        end = segment.pages.end;
+        last = next;
+        count += 1;
+    }
+    rest.split_at(count)
+}
+
+fn joined(first: &Extent, run: &[Segment]) -> Extent {
+    let extents = || run.iter().filter_map(|segment| segment.source.extent());
+    let pages = extents().map(|extent| extent.pages()).sum::<u32>() + first.pages();
+    let sums = first.sums().iter().chain(extents().flat_map(|extent| extent.sums())).copied();
+    match Extent::new(first.place(), pages, first.unit_pages(), sums.collect()) {
+        Some(extent) => extent,
+        None => panic!("extents that join make an extent"),
+    }
+}

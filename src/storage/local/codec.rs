@@ -1,0 +1,596 @@
+//! Commit records and whole states as bytes.
+//!
+//! ```text
+//! record   note | catalog changes | extents, each once | data changes
+//! state    catalog | space | extents, each once | arrays with their segments
+//! ```
+//!
+//! Numbers are little-endian; texts and lists begin with their length as `u32`.
+//!
+//! # Invariants
+//!
+//! 1. Decoding allocates in proportion to the bytes that are there, whatever they say.
+//! 2. What is decoded fits itself: ranges do not wrap, segments are not longer than their extents.
+//!
+//! # Failure
+//!
+//! Bytes that mean nothing are [`Malformed`]; the caller knows where they lie.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::storage::StorageError;
+use crate::storage::catalog::{ArrayEntry, Attributes, Catalog, CatalogChange, Node, Owner};
+use crate::storage::extent::EXTENT_PAGES_MAX;
+use crate::storage::extent::{Extent, Place, Segment, Source};
+use crate::storage::index::PageMap;
+use crate::storage::record::{DataChange, Draft, DraftSource, Record};
+use crate::storage::state::{Space, State};
+use crate::units::{ArrayId, PAGE_BYTES, PageRange, Tid};
+
+/// Why bytes are not what they should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Malformed(pub(super) String);
+
+fn malformed<T>(what: &str) -> Result<T, Malformed> {
+    Err(Malformed(what.to_owned()))
+}
+
+/// Appends numbers and texts to bytes.
+#[derive(Default)]
+pub(super) struct Encoder(pub(super) Vec<u8>);
+
+impl Encoder {
+    pub(super) fn u8(&mut self, n: u8) {
+        self.0.push(n);
+    }
+
+    pub(super) fn u32(&mut self, n: u32) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    pub(super) fn u64(&mut self, n: u64) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    pub(super) fn i64(&mut self, n: i64) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    /// A length or a count.
+    ///
+    /// Panics above 2^32: names, notes and lists of one commit are bounded far below.
+    fn count(&mut self, n: usize) {
+        let Ok(n) = u32::try_from(n) else { panic!("a list of {n} does not fit a commit record") };
+        self.u32(n);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Takes numbers and texts off the front of bytes.
+pub(super) struct Decoder<'a>(pub(super) &'a [u8]);
+
+impl<'a> Decoder<'a> {
+    pub(super) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let Some((taken, rest)) = self.0.split_at_checked(len) else {
+            return malformed("it ends too early");
+        };
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let Some((taken, rest)) = self.0.split_first_chunk::<N>() else {
+            return malformed("it ends too early");
+        };
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    /// A count of things of at least `bytes_each` bytes, which must be there (invariant 1).
+    fn count(&mut self, bytes_each: usize) -> Result<usize, Malformed> {
+        let count = self.u32()? as usize;
+        if count.saturating_mul(bytes_each) > self.0.len() {
+            return malformed("a list is longer than the bytes that follow");
+        }
+        Ok(count)
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, Malformed> {
+        let len = self.count(1)?;
+        match std::str::from_utf8(self.bytes(len)?) {
+            Ok(text) => Ok(Arc::from(text)),
+            Err(_) => malformed("a text is not UTF-8"),
+        }
+    }
+
+    /// Says that everything was decoded.
+    pub(super) fn finish(self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { malformed("bytes are left over at its end") }
+    }
+}
+
+/// A draft as bytes: what goes into the metadata of its frame, and the pages behind it.
+pub(super) struct EncodedDraft<'a> {
+    pub(super) body: Vec<u8>,
+    pub(super) inline: Vec<&'a [u8]>,
+}
+
+const HOLE: u8 = 0;
+const STORED: u8 = 1;
+const INLINE: u8 = 2;
+
+/// Encodes everything of a draft but tid, base and time, which the frame carries.
+pub(super) fn encode_draft<'a>(draft: &Draft<'a>) -> EncodedDraft<'a> {
+    let mut out = Encoder::default();
+    let mut inline = Vec::new();
+    let mut inline_pages = 0u64;
+    out.text(&draft.note);
+    out.count(draft.catalog.len());
+    for change in &draft.catalog {
+        encode_change(&mut out, change);
+    }
+    let stored = |source: &'_ DraftSource<'a>| match source {
+        DraftSource::Stored(Source::Extent { extent, .. }) => Some(Arc::clone(extent)),
+        _ => None,
+    };
+    let extents = ExtentTable::of(draft.data.iter().filter_map(|change| stored(&change.source)));
+    extents.encode(&mut out);
+    out.count(draft.data.len());
+    for change in &draft.data {
+        out.u64(change.array.0);
+        encode_pages(&mut out, change.pages);
+        match &change.source {
+            DraftSource::Stored(source) => extents.encode_source(&mut out, source),
+            DraftSource::Inline(bytes) => {
+                let pages = bytes.len() as u64 / PAGE_BYTES;
+                assert!(
+                    bytes.len() as u64 == change.pages.len_bytes(),
+                    "inline bytes are exactly the pages they stand for"
+                );
+                out.u8(INLINE);
+                out.u64(inline_pages);
+                inline_pages += pages;
+                inline.push(*bytes);
+            }
+        }
+    }
+    EncodedDraft { body: out.0, inline }
+}
+
+/// What a frame says about the record in it.
+pub(super) struct RecordHead<'a> {
+    pub(super) tid: Tid,
+    pub(super) base: Tid,
+    pub(super) time_ns: i64,
+    /// Where the inline pages lie.
+    pub(super) inline_at: Place,
+    /// The CRC-32 of each inline page.
+    pub(super) inline_sums: &'a [u32],
+}
+
+/// Decodes what [`encode_draft`] encoded.
+pub(super) fn decode_record(head: &RecordHead<'_>, body: &[u8]) -> Result<Record, Malformed> {
+    let mut from = Decoder(body);
+    let note = from.text()?;
+    let catalog_count = from.count(1)?;
+    let catalog = (0..catalog_count).map(|_| decode_change(&mut from)).collect::<Result<_, _>>()?;
+    let extents = decode_extents(&mut from)?;
+    let data_count = from.count(25)?;
+    let mut data = Vec::with_capacity(data_count);
+    for _ in 0..data_count {
+        let array = ArrayId(from.u64()?);
+        let pages = decode_pages(&mut from)?;
+        let source = match from.u8()? {
+            INLINE => inline_source(head, from.u64()?, pages.count())?,
+            kind => decode_source(&mut from, kind, &extents, pages)?,
+        };
+        data.push(DataChange { array, segment: Segment { pages, source } });
+    }
+    from.finish()?;
+    let (tid, base, time_ns) = (head.tid, head.base, head.time_ns);
+    Ok(Record { tid, base, time_ns, note, catalog, data })
+}
+
+fn inline_source(head: &RecordHead<'_>, first: u64, pages: u64) -> Result<Source, Malformed> {
+    let wanted = || {
+        let start = usize::try_from(first).ok()?;
+        let end = start.checked_add(usize::try_from(pages).ok()?)?;
+        let sums = head.inline_sums.get(start..end)?;
+        let place = Place { page: head.inline_at.page.checked_add(first)?, ..head.inline_at };
+        Extent::new(place, u32::try_from(pages).ok()?, 1, Box::from(sums))
+    };
+    wanted().map(Source::whole).ok_or_else(|| Malformed("inline pages are missing".to_owned()))
+}
+
+fn encode_pages(out: &mut Encoder, pages: PageRange) {
+    out.u64(pages.start);
+    out.u64(pages.count());
+}
+
+fn decode_pages(from: &mut Decoder<'_>) -> Result<PageRange, Malformed> {
+    let (start, count) = (from.u64()?, from.u64()?);
+    match start.checked_add(count) {
+        Some(end) if count > 0 => Ok(PageRange::new(start, end)),
+        _ => malformed("a range of pages is empty or wraps"),
+    }
+}
+
+/// The extents that sources name, each once.
+struct ExtentTable {
+    extents: Vec<Arc<Extent>>,
+    numbers: HashMap<(Place, u32, u32), usize>,
+}
+
+impl ExtentTable {
+    fn of(all: impl Iterator<Item = Arc<Extent>>) -> Self {
+        let mut table = Self { extents: Vec::new(), numbers: HashMap::new() };
+        for extent in all {
+            let number = table.extents.len();
+            if *table.numbers.entry(identity(&extent)).or_insert(number) == number {
+                table.extents.push(extent);
+            }
+        }
+        table
+    }
+
+    fn encode(&self, out: &mut Encoder) {
+        out.count(self.extents.len());
+        for extent in &self.extents {
+            out.u32(extent.place().file);
+            out.u64(extent.place().page);
+            out.u32(extent.pages());
+            out.u32(extent.unit_pages());
+            extent.sums().iter().for_each(|&sum| out.u32(sum));
+        }
+    }
+
+    fn encode_source(&self, out: &mut Encoder, source: &Source) {
+        match source {
+            Source::Hole => out.u8(HOLE),
+            Source::Extent { extent, skip } => {
+                out.u8(STORED);
+                out.count(self.numbers[&identity(extent)]);
+                out.u32(*skip);
+            }
+        }
+    }
+}
+
+fn identity(extent: &Extent) -> (Place, u32, u32) {
+    (extent.place(), extent.pages(), extent.unit_pages())
+}
+
+fn decode_extents(from: &mut Decoder<'_>) -> Result<Vec<Arc<Extent>>, Malformed> {
+    let count = from.count(24)?;
+    let mut extents = Vec::with_capacity(count);
+    for _ in 0..count {
+        let place = Place { file: from.u32()?, page: from.u64()? };
+        let (pages, unit_pages) = (from.u32()?, from.u32()?);
+        if unit_pages == 0 || pages > EXTENT_PAGES_MAX {
+            return malformed("an extent has an impossible length");
+        }
+        let sums = from.bytes(pages.div_ceil(unit_pages) as usize * 4)?;
+        let sums = sums.as_chunks::<4>().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
+        match Extent::new(place, pages, unit_pages, sums) {
+            Some(extent) => extents.push(Arc::new(extent)),
+            None => return malformed("an extent does not fit itself"),
+        }
+    }
+    Ok(extents)
+}
+
+fn decode_source(
+    from: &mut Decoder<'_>,
+    kind: u8,
+    extents: &[Arc<Extent>],
+    pages: PageRange,
+) -> Result<Source, Malformed> {
+    match kind {
+        HOLE => Ok(Source::Hole),
+        STORED => {
+            let (number, skip) = (from.u32()? as usize, from.u32()?);
+            match extents.get(number) {
+                Some(extent) if u64::from(skip) + pages.count() <= u64::from(extent.pages()) => {
+                    Ok(Source::Extent { extent: Arc::clone(extent), skip })
+                }
+                _ => malformed("a segment is longer than its extent"),
+            }
+        }
+        _ => malformed("unknown kind of data change"),
+    }
+}
+
+fn encode_change(out: &mut Encoder, change: &CatalogChange) {
+    match change {
+        CatalogChange::CreateArray { name, entry } => {
+            out.u8(0);
+            out.text(name);
+            encode_entry(out, entry);
+        }
+        CatalogChange::CreateGroup { name } => {
+            out.u8(1);
+            out.text(name);
+        }
+        CatalogChange::Remove { name } => {
+            out.u8(2);
+            out.text(name);
+        }
+        CatalogChange::Move { from, to } => {
+            out.u8(3);
+            out.text(from);
+            out.text(to);
+        }
+        CatalogChange::Shape { array, shape, layout } => {
+            out.u8(4);
+            out.u64(array.0);
+            encode_shape(out, shape);
+            out.u8(u8::from(*layout));
+        }
+        CatalogChange::Attribute { owner, key, value } => {
+            out.u8(5);
+            match owner {
+                Owner::Array(array) => {
+                    out.u8(0);
+                    out.u64(array.0);
+                }
+                Owner::Group(name) => {
+                    out.u8(1);
+                    out.text(name);
+                }
+            }
+            out.text(key);
+            out.u8(u8::from(value.is_some()));
+            value.iter().for_each(|value| out.text(value));
+        }
+        CatalogChange::Tag { tag, tid } => {
+            out.u8(6);
+            out.text(tag);
+            out.u8(u8::from(tid.is_some()));
+            tid.iter().for_each(|tid| out.u64(tid.0));
+        }
+    }
+}
+
+fn decode_change(from: &mut Decoder<'_>) -> Result<CatalogChange, Malformed> {
+    Ok(match from.u8()? {
+        0 => CatalogChange::CreateArray { name: from.text()?, entry: decode_entry(from)? },
+        1 => CatalogChange::CreateGroup { name: from.text()? },
+        2 => CatalogChange::Remove { name: from.text()? },
+        3 => CatalogChange::Move { from: from.text()?, to: from.text()? },
+        4 => CatalogChange::Shape {
+            array: ArrayId(from.u64()?),
+            shape: decode_shape(from)?,
+            layout: decode_flag(from)?,
+        },
+        5 => {
+            let owner = match decode_flag(from)? {
+                false => Owner::Array(ArrayId(from.u64()?)),
+                true => Owner::Group(from.text()?),
+            };
+            let key = from.text()?;
+            let value = if decode_flag(from)? { Some(from.text()?) } else { None };
+            CatalogChange::Attribute { owner, key, value }
+        }
+        6 => {
+            let tag = from.text()?;
+            let tid = if decode_flag(from)? { Some(Tid(from.u64()?)) } else { None };
+            CatalogChange::Tag { tag, tid }
+        }
+        _ => return malformed("unknown kind of catalog change"),
+    })
+}
+
+fn decode_flag(from: &mut Decoder<'_>) -> Result<bool, Malformed> {
+    match from.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => malformed("a flag is neither 0 nor 1"),
+    }
+}
+
+fn encode_shape(out: &mut Encoder, shape: &[u64]) {
+    out.count(shape.len());
+    shape.iter().for_each(|&len| out.u64(len));
+}
+
+fn decode_shape(from: &mut Decoder<'_>) -> Result<Arc<[u64]>, Malformed> {
+    let axes = from.count(8)?;
+    (0..axes).map(|_| from.u64()).collect::<Result<Vec<_>, _>>().map(Arc::from)
+}
+
+fn encode_attributes(out: &mut Encoder, attributes: &Attributes) {
+    out.count(attributes.len());
+    for (key, value) in attributes {
+        out.text(key);
+        out.text(value);
+    }
+}
+
+fn decode_attributes(from: &mut Decoder<'_>) -> Result<Attributes, Malformed> {
+    let count = from.count(8)?;
+    (0..count).map(|_| Ok((from.text()?, from.text()?))).collect()
+}
+
+fn encode_entry(out: &mut Encoder, entry: &ArrayEntry) {
+    out.u64(entry.id.0);
+    encode_shape(out, &entry.shape);
+    out.u64(entry.block_bytes);
+    out.text(&entry.descriptor);
+    encode_attributes(out, &entry.attributes);
+    out.u64(entry.created.0);
+    out.u64(entry.changed.0);
+}
+
+fn decode_entry(from: &mut Decoder<'_>) -> Result<ArrayEntry, Malformed> {
+    Ok(ArrayEntry {
+        id: ArrayId(from.u64()?),
+        shape: decode_shape(from)?,
+        block_bytes: from.u64()?,
+        descriptor: from.text()?,
+        attributes: decode_attributes(from)?,
+        created: Tid(from.u64()?),
+        changed: Tid(from.u64()?),
+    })
+}
+
+/// Encodes all names and tags.
+pub(super) fn encode_catalog(out: &mut Encoder, catalog: &Catalog) {
+    out.u64(catalog.next_array().0);
+    encode_attributes(out, catalog.root());
+    out.count(catalog.names().count());
+    for (name, node) in catalog.names() {
+        out.text(name);
+        match node {
+            Node::Group(attributes) => {
+                out.u8(0);
+                encode_attributes(out, attributes);
+            }
+            Node::Array(id) => {
+                out.u8(1);
+                let Some(entry) = catalog.array_by_id(*id) else {
+                    panic!("the catalog names array {id} and does not have it")
+                };
+                encode_entry(out, entry);
+            }
+        }
+    }
+    out.count(catalog.tags().count());
+    for (tag, tid) in catalog.tags() {
+        out.text(tag);
+        out.u64(tid.0);
+    }
+}
+
+/// Decodes what [`encode_catalog`] encoded, in which parents come before what is below them.
+pub(super) fn decode_catalog(from: &mut Decoder<'_>) -> Result<Catalog, Malformed> {
+    let mut catalog = Catalog::default();
+    let next = ArrayId(from.u64()?);
+    let fits = |result: Result<(), _>| {
+        result.map_err(|why: crate::storage::catalog::CatalogError| Malformed(why.to_string()))
+    };
+    let root = Owner::Group(Arc::from(""));
+    for (key, value) in decode_attributes(from)? {
+        let change = CatalogChange::Attribute { owner: root.clone(), key, value: Some(value) };
+        fits(catalog.apply(&change, Tid::ZERO))?;
+    }
+    for _ in 0..from.count(5)? {
+        let name = from.text()?;
+        if decode_flag(from)? {
+            fits(catalog.restore_array(&name, decode_entry(from)?))?;
+            continue;
+        }
+        fits(catalog.apply(&CatalogChange::CreateGroup { name: Arc::clone(&name) }, Tid::ZERO))?;
+        for (key, value) in decode_attributes(from)? {
+            let owner = Owner::Group(Arc::clone(&name));
+            let change = CatalogChange::Attribute { owner, key, value: Some(value) };
+            fits(catalog.apply(&change, Tid::ZERO))?;
+        }
+    }
+    for _ in 0..from.count(12)? {
+        let change = CatalogChange::Tag { tag: from.text()?, tid: Some(Tid(from.u64()?)) };
+        fits(catalog.apply(&change, Tid::ZERO))?;
+    }
+    catalog.raise_next_array(next);
+    Ok(catalog)
+}
+
+/// Encodes the ranges of a space.
+pub(super) fn encode_space(out: &mut Encoder, space: &Space) {
+    out.count(space.iter().count());
+    for (place, pages) in space.iter() {
+        out.u32(place.file);
+        out.u64(place.page);
+        out.u64(pages);
+    }
+}
+
+/// Decodes what [`encode_space`] encoded.
+pub(super) fn decode_space(from: &mut Decoder<'_>) -> Result<Space, Malformed> {
+    let mut space = Space::default();
+    for _ in 0..from.count(20)? {
+        let place = Place { file: from.u32()?, page: from.u64()? };
+        let pages = from.u64()?;
+        if place.page.checked_add(pages).is_none() {
+            return malformed("a range of space wraps");
+        }
+        space.insert(place, pages);
+    }
+    Ok(space)
+}
+
+/// Encodes a whole state but its tid and time, which the frame carries.
+///
+/// # Errors
+///
+/// [`StorageError`] if the checkpoint under the state cannot be read.
+pub(super) fn encode_state(state: &State) -> Result<Vec<u8>, StorageError> {
+    let mut arrays = Vec::new();
+    for (array, pages) in state.page_maps() {
+        arrays.push((array, pages.stored()?));
+    }
+    let mut out = Encoder::default();
+    encode_catalog(&mut out, &state.catalog);
+    encode_space(&mut out, &state.space);
+    let segments = arrays.iter().flat_map(|(_, segments)| segments);
+    let extents = ExtentTable::of(segments.filter_map(|segment| match &segment.source {
+        Source::Extent { extent, .. } => Some(Arc::clone(extent)),
+        Source::Hole => None,
+    }));
+    extents.encode(&mut out);
+    out.count(arrays.len());
+    for (array, segments) in &arrays {
+        out.u64(array.0);
+        out.count(segments.len());
+        for segment in segments {
+            encode_pages(&mut out, segment.pages);
+            extents.encode_source(&mut out, &segment.source);
+        }
+    }
+    Ok(out.0)
+}
+
+/// Decodes what [`encode_state`] encoded.
+pub(super) fn decode_state(tid: Tid, time_ns: i64, body: &[u8]) -> Result<State, Malformed> {
+    let mut from = Decoder(body);
+    let catalog = decode_catalog(&mut from)?;
+    let space = decode_space(&mut from)?;
+    let mut state = State::new(tid, time_ns, catalog, space);
+    let extents = decode_extents(&mut from)?;
+    for _ in 0..from.count(12)? {
+        let array = ArrayId(from.u64()?);
+        let mut pages = PageMap::new();
+        for _ in 0..from.count(17)? {
+            let range = decode_pages(&mut from)?;
+            let kind = from.u8()?;
+            let source = decode_source(&mut from, kind, &extents, range)?;
+            pages.insert(&Segment { pages: range, source });
+        }
+        if state.catalog.array_by_id(array).is_none() {
+            return malformed("it has data of an array that is not");
+        }
+        state.set_page_map(array, pages);
+    }
+    from.finish()?;
+    Ok(state)
+}

@@ -1,0 +1,344 @@
+//! Extents in data files: set aside, write, make durable, give back, read.
+//!
+//! ```text
+//! allocate -> pending -> (write, sync) -> a record names it -> used -> pack -> limbo -> free
+//!                  \_ free: the transaction aborted                     while a pin names it
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Only pending pages are written. Used pages and pages in limbo are mapped by somebody.
+//! 2. Every page is allocated on the disk before it is given out, so that writing it, also by a
+//!    page cache later on, cannot fail for want of space.
+//! 3. `sync` returns `Ok` only after every write that was finished when it was called is durable,
+//!    together with the names of new files.
+//!
+//! # Failure
+//!
+//! A full disk is [`StorageError::NoSpace`] and changes nothing. A failed write or sync shuts the
+//! latch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::free_space::{FreeSpace, Granted, Ranges};
+use crate::storage::StorageError;
+use crate::storage::backend::{Files, Growth, StoreFile};
+use crate::storage::engine::Allocation;
+use crate::storage::extent::{IN_LOG, Place};
+use crate::storage::record::Record;
+use crate::storage::{extent::Source, state::Space};
+use crate::units::PAGE_BYTES;
+
+/// Data files grow in multiples of this, the size of a huge page.
+const GROWTH_PAGES: u64 = 512;
+/// So much is written before its write-back is begun: then the sync at the end has little to do.
+const WRITEBACK_BYTES: u64 = 8 << 20;
+/// Free ranges from this length on are given back to the file system.
+const PUNCH_PAGES_MIN: u64 = 16;
+
+struct Inner {
+    // Built at the first allocation: opening a store does not need it.
+    free: Option<FreeSpace>,
+    used: Space,
+    pending: Ranges,
+    limbo: Ranges,
+    // Pages at the front of a file that lie ready on the disk.
+    ready_pages: BTreeMap<u32, u64>,
+}
+
+#[derive(Default)]
+struct Dirty {
+    files: BTreeSet<u32>,
+    // The names of files in `data` may not be durable.
+    names: bool,
+    // Bytes of a file that were written in one piece and whose write-back has not begun.
+    runs: BTreeMap<u32, (u64, u64)>,
+}
+
+/// The data files of a store.
+pub(super) struct Extents {
+    files: Files,
+    cap_pages: u64,
+    inner: Mutex<Inner>,
+    dirty: Mutex<Dirty>,
+    // Held during a sync: a second one waits for the first, which may be making its data durable.
+    syncing: Mutex<()>,
+    open: RwLock<BTreeMap<u32, StoreFile>>,
+}
+
+/// The path of data file `number`.
+pub(super) fn data_path(number: u32) -> String {
+    format!("data/{number:010}.dat")
+}
+
+/// The number of the data file called `name` in its directory.
+pub(super) fn data_number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".dat")?;
+    let number: u32 = digits.parse().ok()?;
+    (format!("{number:010}") == digits && number < IN_LOG).then_some(number)
+}
+
+impl Extents {
+    /// The data files of a store whose head uses `used`.
+    pub(super) fn new(files: Files, cap_pages: u64, used: Space) -> Self {
+        let inner = Inner {
+            free: None,
+            used,
+            pending: Ranges::default(),
+            limbo: Ranges::default(),
+            ready_pages: BTreeMap::new(),
+        };
+        Self {
+            files,
+            cap_pages,
+            inner: Mutex::new(inner),
+            dirty: Mutex::default(),
+            syncing: Mutex::new(()),
+            open: RwLock::new(BTreeMap::new()),
+        }
+    }
+
+    /// Data file `number`, which exists.
+    pub(super) fn file(&self, number: u32) -> Result<StoreFile, StorageError> {
+        if let Some(file) = self.open.read().get(&number) {
+            return Ok(file.clone());
+        }
+        let file = self.files.open(&data_path(number), self.files.access())?;
+        Ok(self.open.write().entry(number).or_insert(file).clone())
+    }
+
+    /// Data file `number`, created if need be.
+    fn file_to_write(&self, number: u32) -> Result<StoreFile, StorageError> {
+        if let Some(file) = self.open.read().get(&number) {
+            return Ok(file.clone());
+        }
+        let mut open = self.open.write();
+        let path = data_path(number);
+        let file = match self.files.try_open(&path, self.files.access())? {
+            Some(file) => file,
+            None => self.files.create(&path)?,
+        };
+        // Also a file that was there: who created it may have died before its name was durable.
+        self.dirty.lock().names = true;
+        Ok(open.entry(number).or_insert(file).clone())
+    }
+
+    /// See [`BlobStore::allocate`](crate::storage::engine::BlobStore::allocate).
+    pub(super) fn allocate(&self, wish: &Allocation) -> Result<Place, StorageError> {
+        let pages = u64::from(wish.pages);
+        assert!(pages > 0, "an extent has at least one page");
+        if self.files.latch().is_shut() {
+            return Err(StorageError::Poisoned);
+        }
+        let mut inner = self.inner.lock();
+        let granted = inner.free(self.cap_pages).allocate(wish).ok_or_else(|| {
+            StorageError::NoSpace { path: "data".to_owned(), bytes: pages * PAGE_BYTES }
+        })?;
+        if let Err(error) = self.make_ready(&mut inner, granted, pages) {
+            inner.free(self.cap_pages).release(granted.place, pages);
+            return Err(error);
+        }
+        inner.pending.insert(granted.place, pages);
+        Ok(granted.place)
+    }
+
+    /// Keeps invariant 2.
+    fn make_ready(
+        &self,
+        inner: &mut Inner,
+        granted: Granted,
+        pages: u64,
+    ) -> Result<(), StorageError> {
+        let Granted { place, at_tail } = granted;
+        let file = self.file_to_write(place.file)?;
+        let end = place.page + pages;
+        let ready = inner.ready_pages.get(&place.file).copied().unwrap_or(0);
+        if at_tail && end <= ready {
+            return Ok(());
+        }
+        let offset = place.page * PAGE_BYTES;
+        let more = end.next_multiple_of(GROWTH_PAGES).min(self.cap_pages);
+        if at_tail && more > end {
+            match file.allocate(offset, (more - place.page) * PAGE_BYTES, Growth::Extend) {
+                Err(StorageError::NoSpace { .. }) => {}
+                other => {
+                    other?;
+                    inner.ready_pages.insert(place.file, more);
+                    return Ok(());
+                }
+            }
+        }
+        file.allocate(offset, pages * PAGE_BYTES, Growth::Extend)
+    }
+
+    /// See [`BlobStore::write`](crate::storage::engine::BlobStore::write).
+    pub(super) fn write(&self, place: Place, bytes: &[u8]) -> Result<(), StorageError> {
+        let len = bytes.len() as u64;
+        assert!(len.is_multiple_of(PAGE_BYTES), "whole pages are written");
+        if len == 0 {
+            return Ok(());
+        }
+        // Invariant 1 keeps views sound, so it is checked and not only stated.
+        let pending = self.inner.lock().pending.contains(place, len / PAGE_BYTES);
+        assert!(pending, "pages are written that were not allocated or are committed");
+        let offset = place.page * PAGE_BYTES;
+        let file = self.file(place.file)?;
+        file.write_at(&[bytes], offset)?;
+        // After the write: a sync that comes in between must not take the mark away.
+        if let Some((start, len)) = self.dirty.lock().note(place.file, offset, len) {
+            file.start_writeback(start, len);
+        }
+        Ok(())
+    }
+
+    /// See [`BlobStore::free`](crate::storage::engine::BlobStore::free).
+    pub(super) fn free(&self, place: Place, pages: u64) {
+        let mut inner = self.inner.lock();
+        assert!(inner.pending.contains(place, pages), "only uncommitted pages are given back");
+        inner.pending.remove(place, pages);
+        inner.free(self.cap_pages).release(place, pages);
+    }
+
+    /// See [`BlobStore::sync`](crate::storage::engine::BlobStore::sync).
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        let _syncing = self.syncing.lock();
+        if self.files.latch().is_shut() {
+            return Err(StorageError::Poisoned);
+        }
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        for number in dirty.files {
+            self.file(number)?.sync()?;
+        }
+        if dirty.names { self.files.sync_dir("data") } else { Ok(()) }
+    }
+
+    /// Says that a record names extents from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Packed`] if it names space that was given to others.
+    pub(super) fn admit<'a>(
+        &self,
+        sources: impl Iterator<Item = &'a Source>,
+    ) -> Result<(), StorageError> {
+        let inner = self.inner.lock();
+        for extent in sources.filter_map(Source::extent) {
+            let (place, pages) = (extent.place(), u64::from(extent.pages()));
+            let known = inner.used.pages_in(place, pages)
+                + inner.pending.pages_in(place, pages)
+                + inner.limbo.pages_in(place, pages);
+            if known < pages && !place.in_log() {
+                return Err(StorageError::Packed { place });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the extents of a record are committed.
+    pub(super) fn commit(&self, record: &Record) {
+        let mut inner = self.inner.lock();
+        for extent in record.data.iter().filter_map(|change| change.segment.source.extent()) {
+            let (place, pages) = (extent.place(), u64::from(extent.pages()));
+            if !place.in_log() {
+                inner.used.insert(place, pages);
+                inner.pending.remove(place, pages);
+                inner.limbo.remove(place, pages);
+            }
+        }
+    }
+
+    /// After a pack: `used` is what kept records name, `limbo` what only pinned states name.
+    /// Returns the number of pages that nobody names any more and that were named before.
+    pub(super) fn repack(&self, used: Space, limbo: Ranges) -> u64 {
+        let mut inner = self.inner.lock();
+        let before = inner.used.pages() + inner.limbo.pages();
+        let after = used.pages() + limbo.pages();
+        used.iter().for_each(|(place, pages)| inner.pending.remove(place, pages));
+        inner.used = used;
+        inner.limbo = limbo;
+        inner.free = None;
+        before.saturating_sub(after)
+    }
+
+    /// After pins were taken back: of the limbo only what is in `named` stays.
+    pub(super) fn unpin(&self, named: &Ranges) {
+        let mut inner = self.inner.lock();
+        let mut gone = inner.limbo.clone();
+        named.iter().for_each(|(place, pages)| gone.remove(place, pages));
+        for (place, pages) in gone.iter() {
+            inner.limbo.remove(place, pages);
+            inner.free(self.cap_pages).release(place, pages);
+        }
+    }
+
+    /// Whether there are pages that only states name which were pinned during `pack`.
+    pub(super) fn has_limbo(&self) -> bool {
+        self.inner.lock().limbo.pages() > 0
+    }
+
+    /// Number of pages that nobody may be given: in use, not committed yet, or in limbo; and how
+    /// many of them kept records name.
+    pub(super) fn taken_pages(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        let used = inner.used.pages();
+        (used + inner.pending.pages() + inner.limbo.pages(), used)
+    }
+
+    /// Gives free space back to the file system, where it can take it.
+    ///
+    /// The lock is held: what is punched must not be given out at the same time.
+    pub(super) fn punch(&self) -> Result<(), StorageError> {
+        let mut inner = self.inner.lock();
+        let free = inner.free(self.cap_pages);
+        let tail = free.tail();
+        let ranges: Vec<_> = free.ranges().iter().filter(|(_, n)| *n >= PUNCH_PAGES_MIN).collect();
+        inner.ready_pages.clear();
+        for name in self.files.list("data")? {
+            let Some(number) = data_number(&name) else { continue };
+            let file = self.file(number)?;
+            let len = file.len()?;
+            for (place, pages) in ranges.iter().filter(|(place, _)| place.file == number) {
+                let offset = place.page * PAGE_BYTES;
+                let bytes = (pages * PAGE_BYTES).min(len.saturating_sub(offset));
+                file.punch(offset, bytes)?;
+            }
+            let unused = match number.cmp(&tail.file) {
+                std::cmp::Ordering::Less => len,
+                std::cmp::Ordering::Equal => tail.page * PAGE_BYTES,
+                std::cmp::Ordering::Greater => 0,
+            };
+            file.punch(unused, len.saturating_sub(unused))?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn free(&mut self, cap_pages: u64) -> &mut FreeSpace {
+        let Self { free, used, pending, limbo, .. } = self;
+        free.get_or_insert_with(|| {
+            let taken = used.iter().chain(pending.iter()).chain(limbo.iter());
+            FreeSpace::around(&taken.collect(), cap_pages)
+        })
+    }
+}
+
+impl Dirty {
+    /// Notes a write. Returns the range whose write-back shall begin, if one is long enough.
+    fn note(&mut self, file: u32, offset: u64, len: u64) -> Option<(u64, u64)> {
+        self.files.insert(file);
+        let run = self.runs.entry(file).or_insert((offset, 0));
+        if run.0 + run.1 == offset {
+            run.1 += len;
+        } else {
+            *run = (offset, len);
+        }
+        let (start, len) = *run;
+        (len >= WRITEBACK_BYTES).then(|| {
+            *run = (start + len, 0);
+            (start, len)
+        })
+    }
+}

@@ -1,0 +1,424 @@
+//! Packing: the log begins again with the state of one commit, and what only older commits named
+//! becomes free.
+//!
+//! ```text
+//! before   log 3: | records 1..50 |   log 4: | records 51..90 |
+//! pack(80) log 5: | state of 80 | records 81..90 |            then 3 and 4 are deleted
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. The new log file is complete and durable, with every extent it names, before it gets its
+//!    name; from then on it counts and the older files do not. A crash leaves the one or the other.
+//! 2. Space is given to others only after that.
+//! 3. Pages that a pinned state names stay as they are: in limbo if they lie in data files, behind
+//!    an open descriptor if they lie in a deleted log file.
+//!
+//! # Failure
+//!
+//! Before the new file has its name an error leaves everything as it was. After that nothing is
+//! an error: what could not be deleted, punched or checkpointed is made up for at the next opening.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::checkpoint;
+use super::codec;
+use super::frame::{FrameContent, FrameKind, NewFrame, Seal};
+use super::free_space::Ranges;
+use super::log::{self, Chain, Position, Tail};
+use super::log_header::{LogHeader, log_path};
+use super::{LocalEngine, READERS_BYTE, to_usize};
+use crate::storage::StorageError;
+use crate::storage::backend::{ByteLock, StoreFile};
+use crate::storage::engine::{Allocation, Engine, Packed};
+use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, IN_LOG, Place, Segment, Source};
+use crate::storage::index::PageMap;
+use crate::storage::record::{Draft, DraftChange, DraftSource, Record};
+use crate::storage::state::{Space, State};
+use crate::units::{PAGE_BYTES, Tid};
+
+/// See [`Engine::pack`].
+pub(super) fn pack(
+    engine: &LocalEngine,
+    keep: Tid,
+    pinned: &[Arc<State>],
+) -> Result<Packed, StorageError> {
+    engine.require_writable()?;
+    let (chain, head) = (engine.log.chain(), engine.log.tail().tid);
+    if keep <= chain.oldest || keep > head {
+        let head = engine.load(head)?;
+        return match () {
+            () if keep == chain.oldest => Ok(Packed { head, freed_pages: 0, forgotten: 0 }),
+            () if keep > head.tid => Err(StorageError::NoCommit { tid: keep, head: head.tid }),
+            () => Err(StorageError::Forgotten { tid: keep, oldest: chain.oldest }),
+        };
+    }
+    let _alone = Alone::new(engine)?;
+    let kept = engine.log.records(keep, head)?;
+    let state = engine.load(keep)?;
+    let named = named_pages(pinned)?;
+    let mut moves = move_out_of_log(engine, &state, &kept)?;
+    let written = write_log(engine, &state, &kept, &mut moves);
+    let new = match written {
+        Ok(new) => new,
+        Err(error) => {
+            moves.moved.iter().for_each(|(place, pages)| engine.extents.free(*place, *pages));
+            return Err(error);
+        }
+    };
+    let forgotten = keep.0 - chain.oldest.0;
+    Ok(switch(engine, chain, new, &named, forgotten))
+}
+
+/// Nobody else reads the store while this lives.
+struct Alone(Option<StoreFile>);
+
+impl Alone {
+    fn new(engine: &LocalEngine) -> Result<Self, StorageError> {
+        let Some(shared) = &engine.shared else { return Ok(Self(None)) };
+        if shared.try_lock(READERS_BYTE, ByteLock::Exclusive)? {
+            return Ok(Self(Some(shared.clone())));
+        }
+        let who = "other processes have it open for reading, so it cannot be packed".to_owned();
+        Err(StorageError::Locked { path: engine.files.location(), who })
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            // Giving a lock back does not fail; if it did, only a later reader would wait.
+            let _ = shared.try_lock(READERS_BYTE, ByteLock::None);
+        }
+    }
+}
+
+/// Where pages of the old log files lie from now on.
+#[derive(Default)]
+struct Moves {
+    // First old place -> number of pages, first new place.
+    places: BTreeMap<Place, (u64, Place)>,
+    // What was set aside in data files.
+    moved: Vec<(Place, u64)>,
+}
+
+impl Moves {
+    /// The new place of an old one; places in data files stay.
+    fn of(&self, place: Place) -> Option<Place> {
+        if !place.in_log() {
+            return Some(place);
+        }
+        let (start, &(pages, to)) = self.places.range(..=place).next_back()?;
+        let ahead = place.page.checked_sub(start.page)?;
+        (start.file == place.file && ahead < pages).then(|| to.after(ahead))
+    }
+
+    fn source(&self, source: &Source) -> Result<Source, StorageError> {
+        let Source::Extent { extent, skip } = source else { return Ok(Source::Hole) };
+        let moved = self.of(extent.place()).and_then(|place| {
+            let sums = Box::from(extent.sums());
+            Extent::new(place, extent.pages(), extent.unit_pages(), sums)
+        });
+        match moved {
+            Some(extent) => Ok(Source::Extent { extent: Arc::new(extent), skip: *skip }),
+            None => Err(StorageError::Corrupted {
+                place: log_path(extent.place().file & !IN_LOG),
+                what: format!("nobody knows the data at {:?}", extent.place()),
+            }),
+        }
+    }
+}
+
+/// A segment whose extent is cut to the units that the segment touches: what lies in the others
+/// need not be kept for it.
+fn trimmed(segment: &Segment) -> Segment {
+    let Source::Extent { extent, skip } = &segment.source else { return segment.clone() };
+    let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
+    let units = extent.units_of(*skip..skip.saturating_add(count).min(extent.pages()));
+    let (start, end) = (extent.unit(units.start).start, extent.unit(units.end - 1).end);
+    let sums = Box::from(&extent.sums()[units.start as usize..units.end as usize]);
+    let place = extent.place().after(u64::from(start));
+    let Some(cut) = Extent::new(place, end - start, extent.unit_pages(), sums) else {
+        return segment.clone();
+    };
+    let source = Source::Extent { extent: Arc::new(cut), skip: skip - start };
+    Segment { pages: segment.pages, source }
+}
+
+/// All pages that states name.
+fn named_pages(states: &[Arc<State>]) -> Result<Ranges, StorageError> {
+    let mut named = Ranges::default();
+    for state in states {
+        for (_, pages) in state.page_maps() {
+            for segment in pages.stored()? {
+                if let Some(extent) = trimmed(&segment).source.extent() {
+                    named.insert(extent.place(), u64::from(extent.pages()));
+                }
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// The pages of the log that the frame of a record takes.
+fn own_pages(engine: &LocalEngine, record: &Record) -> Result<(Place, u64), StorageError> {
+    let before = engine.log.tail_after(Tid(record.tid.0 - 1))?.position;
+    let after = engine.log.tail_after(record.tid)?.position;
+    // A tail moves on to the next file without a record.
+    let (file, start, end) = match before.file == after.file {
+        true => (before.file, before.page, after.page),
+        false if after.page > 1 => (after.file, 1, after.page),
+        false => (before.file, before.page, u64::MAX >> 16),
+    };
+    Ok((Place { file: IN_LOG | file, page: start }, end - start))
+}
+
+/// Copies what `state` and the kept records need of the older log to data files.
+fn move_out_of_log(
+    engine: &LocalEngine,
+    state: &State,
+    kept: &[Arc<Record>],
+) -> Result<Moves, StorageError> {
+    let mut own = Ranges::default();
+    for record in kept {
+        let (place, pages) = own_pages(engine, record)?;
+        own.insert(place, pages);
+    }
+    let mut needed = Ranges::default();
+    let mut need = |segment: &Segment| {
+        let extent = segment.source.extent().filter(|extent| extent.place().in_log());
+        if let Some(extent) = extent.filter(|extent| !own.contains(extent.place(), 1)) {
+            needed.insert(extent.place(), u64::from(extent.pages()));
+        }
+    };
+    for (_, pages) in state.page_maps() {
+        pages.stored()?.iter().for_each(|segment| need(&trimmed(segment)));
+    }
+    kept.iter().flat_map(|record| &record.data).for_each(|change| need(&change.segment));
+    let mut moves = Moves::default();
+    for (from, pages) in needed.iter() {
+        if let Err(error) = move_pages(engine, &mut moves, from, pages) {
+            moves.moved.iter().for_each(|(place, pages)| engine.extents.free(*place, *pages));
+            return Err(error);
+        }
+    }
+    Ok(moves)
+}
+
+fn move_pages(
+    engine: &LocalEngine,
+    moves: &mut Moves,
+    from: Place,
+    pages: u64,
+) -> Result<(), StorageError> {
+    let most = u64::from(EXTENT_PAGES_MAX).min(engine.options.data_file_pages);
+    let count = u32::try_from(pages.min(most)).unwrap_or(EXTENT_PAGES_MAX);
+    let near = moves.moved.last().map(|(place, pages)| place.after(*pages));
+    let wish = Allocation { pages: count, align_pages: 1, phase_pages: 0, near };
+    let to = engine.extents.allocate(&wish)?;
+    moves.moved.push((to, u64::from(count)));
+    // Not compared with checksums: damage is copied with them and stays visible.
+    let mut bytes = vec![0; to_usize(u64::from(count) * PAGE_BYTES)];
+    engine.log.file(from.file & !IN_LOG)?.read_exact_at(&mut bytes, from.page * PAGE_BYTES)?;
+    engine.extents.write(to, &bytes)?;
+    moves.places.insert(from, (u64::from(count), to));
+    Ok(())
+}
+
+/// What the new log is.
+struct NewLog {
+    chain: Chain,
+    head: State,
+    // The place before each kept record, and the place after the last.
+    tails: Vec<Tail>,
+    records: Vec<Arc<Record>>,
+}
+
+/// Writes the new log file and gives it its name (invariant 1).
+fn write_log(
+    engine: &LocalEngine,
+    state: &State,
+    kept: &[Arc<Record>],
+    moves: &mut Moves,
+) -> Result<NewLog, StorageError> {
+    let number = log::next_number(engine.log.tail().position.file)?;
+    let mut new = based(state, moves)?;
+    let temporary = format!("log/.tmp-{number:010}");
+    let aside = engine.files.aside();
+    aside.remove(&temporary)?;
+    let file = aside.create(&temporary)?;
+    let result = write_frames(engine, &file, number, &mut new, kept, moves);
+    let synced = result.and_then(|made| {
+        engine.extents.sync()?;
+        file.sync()?;
+        Ok(made)
+    });
+    let (tails, records) = match synced {
+        Ok(made) => made,
+        Err(error) => {
+            let _ = engine.files.aside().remove(&temporary);
+            return Err(error);
+        }
+    };
+    engine.files.rename(&temporary, &log_path(number))?;
+    engine.files.sync_dir("log")?;
+    let chain = Chain { first: number, last: number, oldest: state.tid };
+    Ok(NewLog { chain, head: new, tails, records })
+}
+
+/// `state` with its data where it lies from now on, and exactly the space that takes.
+fn based(state: &State, moves: &Moves) -> Result<State, StorageError> {
+    let catalog = state.catalog.clone();
+    let (tid, time_ns) = (state.tid, state.time_ns);
+    let mut space = Space::default();
+    let mut maps = Vec::new();
+    for (array, pages) in state.page_maps() {
+        let mut moved = PageMap::new();
+        for segment in pages.stored()? {
+            let segment = trimmed(&segment);
+            let source = moves.source(&segment.source)?;
+            if let Some(extent) = source.extent() {
+                space.insert(extent.place(), u64::from(extent.pages()));
+            }
+            moved.insert(&Segment { pages: segment.pages, source });
+        }
+        maps.push((array, moved));
+    }
+    let mut based = State::new(tid, time_ns, catalog, space);
+    maps.into_iter().for_each(|(array, pages)| based.set_page_map(array, pages));
+    Ok(based)
+}
+
+/// Writes header, state and records; `state` becomes the head.
+fn write_frames(
+    engine: &LocalEngine,
+    file: &StoreFile,
+    number: u32,
+    state: &mut State,
+    kept: &[Arc<Record>],
+    moves: &mut Moves,
+) -> Result<(Vec<Tail>, Vec<Arc<Record>>), StorageError> {
+    let (store, seal) = (engine.store(), Seal::new(engine.store(), number));
+    let (chain_base, base) = (number, state.tid);
+    let header = LogHeader { file: number, chain_base, base, previous: 0, has_state: true };
+    file.write_at(&[&header.encode(store)], 0)?;
+    let content = FrameContent {
+        kind: FrameKind::Base,
+        tid: state.tid,
+        base: state.tid,
+        time_ns: state.time_ns,
+        durable: state.tid,
+        previous: 0,
+        body: &codec::encode_state(state)?,
+        inline: &[],
+    };
+    let frame = NewFrame::new(&seal, 1, &content);
+    file.write_at(&[&frame.metadata], PAGE_BYTES)?;
+    let position = Position { file: number, page: 1 + frame.pages() };
+    let mut tail = Tail { tid: state.tid, position, chain: frame.chain };
+    let (mut tails, mut records) = (vec![tail], Vec::new());
+    for old in kept {
+        let (own, own_pages) = own_pages(engine, old)?;
+        let own: Ranges = [(own, own_pages)].into_iter().collect();
+        let inline = inline_bytes(engine, old, &own)?;
+        let draft = draft_of(old, &inline, moves)?;
+        let encoded = codec::encode_draft(&draft);
+        let frame = log::framed(&seal, &tail, &draft, &encoded);
+        let mut parts = vec![frame.metadata.as_slice()];
+        parts.extend_from_slice(&encoded.inline);
+        file.write_at(&parts, tail.position.page * PAGE_BYTES)?;
+        let record = log::recorded(&draft, &frame, tail.position);
+        for (before, after) in old.data.iter().zip(&record.data) {
+            let (before, after) = (&before.segment.source, &after.segment.source);
+            if let (Some(from), Some(to)) = (before.extent(), after.extent())
+                && own.contains(from.place(), 1)
+            {
+                moves.places.insert(from.place(), (u64::from(from.pages()), to.place()));
+            }
+        }
+        let position = Position { page: tail.position.page + frame.pages(), ..tail.position };
+        tail = Tail { tid: record.tid, position, chain: frame.chain };
+        *state = state.apply(&record)?;
+        tails.push(tail);
+        records.push(Arc::new(record));
+    }
+    Ok((tails, records))
+}
+
+/// The inline data of each change of a record; `None` where it has none.
+fn inline_bytes(
+    engine: &LocalEngine,
+    record: &Record,
+    own: &Ranges,
+) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+    let read = |source: &Source| {
+        let Some(extent) = source.extent().filter(|extent| own.contains(extent.place(), 1)) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; to_usize(u64::from(extent.pages()) * PAGE_BYTES)];
+        let file = engine.log.file(extent.place().file & !IN_LOG)?;
+        file.read_exact_at(&mut bytes, extent.place().page * PAGE_BYTES)?;
+        Ok(Some(bytes))
+    };
+    record.data.iter().map(|change| read(&change.segment.source)).collect()
+}
+
+/// A record as the draft it came from.
+fn draft_of<'a>(
+    record: &Record,
+    inline: &'a [Option<Vec<u8>>],
+    moves: &Moves,
+) -> Result<Draft<'a>, StorageError> {
+    let changes = record.data.iter().zip(inline).map(|(change, inline)| {
+        let source = match inline {
+            Some(bytes) => DraftSource::Inline(bytes),
+            None => DraftSource::Stored(moves.source(&change.segment.source)?),
+        };
+        Ok(DraftChange { array: change.array, pages: change.segment.pages, source })
+    });
+    Ok(Draft {
+        tid: record.tid,
+        base: record.base,
+        time_ns: record.time_ns,
+        note: Arc::clone(&record.note),
+        catalog: record.catalog.clone(),
+        data: changes.collect::<Result<_, StorageError>>()?,
+    })
+}
+
+/// Goes over to the new log. Nothing can fail any more.
+fn switch(engine: &LocalEngine, old: Chain, new: NewLog, named: &Ranges, forgotten: u64) -> Packed {
+    let NewLog { chain, head, tails, records } = new;
+    let used: Ranges = head.space.iter().collect();
+    let mut limbo: Ranges = named.iter().filter(|(place, _)| !place.in_log()).collect();
+    used.iter().for_each(|(place, pages)| limbo.remove(place, pages));
+    let freed_pages = engine.extents.repack(head.space.clone(), limbo);
+    engine.log.switch(chain, &tails, &records, &log_files(named));
+    *engine.checkpoint.lock() = None;
+    let aside = engine.files.aside();
+    for number in old.first..=old.last {
+        let _ = aside.remove(&log_path(number));
+    }
+    let _ = checkpoint::remove_all(&aside);
+    let _ = engine.extents.punch();
+    let head = engine.checkpoint(&head).unwrap_or(head);
+    Packed { head, freed_pages, forgotten }
+}
+
+/// The numbers of the log files among these places.
+fn log_files(named: &Ranges) -> BTreeSet<u32> {
+    let in_log = named.iter().filter(|(place, _)| place.in_log());
+    in_log.map(|(place, _)| place.file & !IN_LOG).collect()
+}
+
+/// See [`Engine::unpin`].
+pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), StorageError> {
+    if !engine.extents.has_limbo() && !engine.log.has_former_files() {
+        return Ok(());
+    }
+    let named = named_pages(pinned)?;
+    engine.extents.unpin(&named);
+    engine.log.keep_open(&log_files(&named));
+    Ok(())
+}

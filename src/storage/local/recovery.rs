@@ -1,0 +1,282 @@
+//! What opening a store does: find the chain of log files that counts, replay it, cut what was
+//! never acknowledged, and name what can be deleted.
+//!
+//! ```text
+//! log files 3 4 5 6, of which 6 says chain_base = 5    3 and 4 are leftovers of a pack
+//!   5: base state, records ...  6: records ... torn    replay 5 and 6, cut the torn record
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A record that was acknowledged is replayed or the store does not open: damage is never
+//!    taken for a torn tail. Torn means: only the last record, whose sectors are each as written
+//!    or absent, and of which no later record knows.
+//! 2. Opening for reading changes nothing.
+//! 3. After opening for writing everything that was replayed is durable.
+//!
+//! # Failure
+//!
+//! Damage of the log is [`StorageError::Corrupted`]. A damaged checkpoint is not used; the log
+//! replaces it.
+
+use std::time::Duration;
+
+use super::checkpoint::{self, Checkpoint};
+use super::codec::{self, Malformed};
+use super::format::FORMAT_TEMPORARY;
+use super::log::{Chain, Log, Step, Tail};
+use super::log_header::{LogHeader, log_number, log_path};
+use super::{LocalOptions, StoreId};
+use crate::storage::StorageError;
+use crate::storage::backend::{Files, StoreFile};
+use crate::storage::state::State;
+use crate::units::{PAGE_BYTES, Tid};
+
+/// How often a reader looks again at a tail that a writer may be writing just now.
+const READER_ATTEMPTS: u32 = 40;
+const READER_PAUSE: Duration = Duration::from_millis(5);
+
+/// What opening found.
+pub(super) struct Recovered {
+    pub(super) log: Log,
+    pub(super) head: State,
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+/// Which log files count, and which are left over from a pack or an unfinished file. Pure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LogListing {
+    pub(super) numbers: Vec<u32>,
+    pub(super) leftovers: Vec<String>,
+}
+
+impl LogListing {
+    /// Sorts the names in the directory `log`. Names that are not ours are nobody's business.
+    pub(super) fn of(names: &[String]) -> Self {
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| log_number(name)).collect();
+        numbers.sort_unstable();
+        let temporary = names.iter().filter(|name| name.starts_with(".tmp-"));
+        Self { numbers, leftovers: temporary.map(|name| format!("log/{name}")).collect() }
+    }
+
+    /// The files of the chain from `first` on; the files before it are leftovers.
+    ///
+    /// `Err` with the number of the file that is missing.
+    pub(super) fn chain(&mut self, first: u32, last: u32) -> Result<(), u32> {
+        let before: Vec<u32> = self.numbers.iter().copied().filter(|&n| n < first).collect();
+        self.leftovers.extend(before.into_iter().map(log_path));
+        self.numbers.retain(|&number| number >= first);
+        match (first..=last).zip(self.numbers.iter()).find(|(wanted, found)| wanted != *found) {
+            Some((wanted, _)) => Err(wanted),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds the chain of log files that counts.
+pub(super) fn find_chain(
+    files: &Files,
+    store: &StoreId,
+) -> Result<(Chain, Vec<String>), StorageError> {
+    let mut listing = LogListing::of(&files.list("log")?);
+    let missing = |number: u32| StorageError::Corrupted {
+        place: log_path(number),
+        what: "the log file is missing".to_owned(),
+    };
+    let last = *listing.numbers.last().ok_or_else(|| missing(0))?;
+    let header = |number: u32| {
+        LogHeader::read(&files.open(&log_path(number), files.access())?, store, number)
+    };
+    let first = header(last)?.chain_base;
+    listing.chain(first, last).map_err(missing)?;
+    let base = header(first)?;
+    if !base.has_state && (base.base != Tid::ZERO || first != 0) || base.chain_base != first {
+        return Err(StorageError::Corrupted {
+            place: log_path(first),
+            what: "the log begins with a file that is not the beginning".to_owned(),
+        });
+    }
+    Ok((Chain { first, last, oldest: base.base }, listing.leftovers))
+}
+
+/// Opens the log and finds the head.
+pub(super) fn recover(
+    files: &Files,
+    store: &StoreId,
+    options: &LocalOptions,
+) -> Result<Recovered, StorageError> {
+    let mut attempts = if files.is_writable() { 1 } else { READER_ATTEMPTS };
+    loop {
+        attempts -= 1;
+        match try_recover(files, store, options) {
+            // A writer may be in the middle of a record; what stays damaged is damaged.
+            Err(StorageError::Corrupted { .. }) if attempts > 0 => {
+                std::thread::sleep(READER_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_recover(
+    files: &Files,
+    store: &StoreId,
+    options: &LocalOptions,
+) -> Result<Recovered, StorageError> {
+    let (chain, mut leftovers) = find_chain(files, store)?;
+    let found = checkpoint::newest(files, store, chain, &mut leftovers)?;
+    let (start, state, checkpoint) = match found {
+        Some(checkpoint) => (checkpoint.tail(), checkpoint.state(), Some(checkpoint)),
+        None => {
+            let log = Log::new(files.clone(), *store, options.log_roll_bytes, chain, NOWHERE);
+            let (start, state) = beginning(&log, chain)?;
+            (start, state, None)
+        }
+    };
+    let log = Log::new(files.clone(), *store, options.log_roll_bytes, chain, start);
+    let head = replay(&log, chain, start, state)?;
+    if files.is_writable() {
+        let aside = files.aside();
+        leftovers.push(FORMAT_TEMPORARY.to_owned());
+        leftovers.iter().try_for_each(|path| aside.remove(path))?;
+    }
+    Ok(Recovered { log, head, checkpoint })
+}
+
+/// No place in any log.
+pub(super) const NOWHERE: Tail =
+    Tail { tid: Tid::ZERO, position: super::log::Position { file: 0, page: 0 }, chain: 0 };
+
+/// The oldest state of a chain and where its first record is.
+pub(super) fn beginning(log: &Log, chain: Chain) -> Result<(Tail, State), StorageError> {
+    let (start, frame) = log.beginning(chain.first, chain.oldest)?;
+    let Some(frame) = frame else { return Ok((start, State::default())) };
+    let corrupted = |what: String| StorageError::Corrupted { place: log_path(chain.first), what };
+    if frame.head.tid != chain.oldest {
+        return Err(corrupted(format!("its state is that of commit {}", frame.head.tid)));
+    }
+    let state = codec::decode_state(frame.head.tid, frame.head.time_ns, &frame.body);
+    Ok((start, state.map_err(|Malformed(what)| corrupted(what))?))
+}
+
+/// Replays the log from `start` to its end and leaves `log` knowing all of it.
+fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, StorageError> {
+    let file = log.file(start.position.file)?;
+    if start.position.page.saturating_mul(PAGE_BYTES) > file.len()? {
+        let what = format!("the file ends before commit {}, which was durable", start.tid);
+        return Err(file.damaged(file.len()?, what));
+    }
+    let (mut at, mut state) = (start, state);
+    // The newest record, whose inline pages may be torn, waits for what comes after it.
+    let mut held = None;
+    loop {
+        match log.step(&at, chain.last, false)? {
+            Step::Record(record, after) => {
+                let next = state.apply(&record)?;
+                if let Some((_, _, record, after)) = held.replace((at, state, record, after)) {
+                    log.take_in(&record, after);
+                }
+                (at, state) = (after, next);
+            }
+            Step::End(end) => {
+                let Some((before, old, record, after)) = held else {
+                    log.take_in_end(end);
+                    return Ok(state);
+                };
+                match log.step(&before, chain.last, true)? {
+                    Step::Record(..) => {
+                        log.take_in(&record, after);
+                        log.take_in_end(end);
+                        settle(log, &before, &after)?;
+                        return Ok(state);
+                    }
+                    Step::Broken { damage: Some(damage), .. } => return Err(damage),
+                    Step::Broken { damage: None, .. } | Step::End(_) => {
+                        cut(log, &before)?;
+                        log.take_in_end(before);
+                        return Ok(old);
+                    }
+                }
+            }
+            Step::Broken { damage: Some(damage), .. } => return Err(damage),
+            Step::Broken { at: position, damage: None, pages } => {
+                let tail = Tail { position, ..at };
+                if let Some((_, _, record, after)) = held {
+                    log.take_in(&record, after);
+                }
+                require_torn(log, &tail, pages)?;
+                cut(log, &tail)?;
+                log.take_in_end(tail);
+                return Ok(state);
+            }
+        }
+    }
+}
+
+/// Keeps invariant 1: a torn record that a later one knows to be durable is damaged.
+fn require_torn(log: &Log, tail: &Tail, pages: Option<u64>) -> Result<(), StorageError> {
+    let position = tail.position;
+    let after = position.page.saturating_add(pages.unwrap_or(1).max(1));
+    if !log.has_successor(tail.tid.next(), position.file, after)? {
+        return Ok(());
+    }
+    let what = format!("commit record {} is damaged; later ones are there", tail.tid.next());
+    Err(log.file(position.file)?.damaged(position.page.saturating_mul(PAGE_BYTES), what))
+}
+
+/// Takes away what follows the last whole record, durably: new sectors must not meet old ones.
+fn cut(log: &Log, tail: &Tail) -> Result<(), StorageError> {
+    if !log.is_writable() {
+        return Ok(());
+    }
+    let file = log.file(tail.position.file)?;
+    file.set_len(tail.position.page * PAGE_BYTES)?;
+    file.sync()
+}
+
+/// Makes the last record durable (invariant 3).
+///
+/// Its writer may have died before the sync, or been told that the sync failed: then the kernel
+/// holds its pages as clean although they are not on the disk, and only writing them again, the
+/// same bytes, makes a sync carry them there.
+fn settle(log: &Log, before: &Tail, after: &Tail) -> Result<(), StorageError> {
+    if !log.is_writable() {
+        return Ok(());
+    }
+    let file = log.file(after.position.file)?;
+    let start = if before.position.file == after.position.file { before.position.page } else { 1 };
+    write_again(&file, start, after.position.page)?;
+    file.sync()?;
+    log.sync_names()
+}
+
+fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {
+    let mut bytes = vec![0; super::to_usize((end - start) * PAGE_BYTES)];
+    file.read_exact_at(&mut bytes, start * PAGE_BYTES)?;
+    file.write_at(&[&bytes], start * PAGE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(names: &[&str]) -> LogListing {
+        LogListing::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn files_before_the_chain_and_unfinished_files_are_leftovers() {
+        let names = ["0000000003.log", "0000000004.log", ".tmp-0000000005", "notes.txt"];
+        let mut found = listing(&names);
+        found.chain(4, 4).unwrap();
+        assert_eq!(found.numbers, [4]);
+        assert_eq!(found.leftovers, ["log/.tmp-0000000005", "log/0000000003.log"]);
+    }
+
+    #[test]
+    fn a_gap_in_the_chain_is_found() {
+        let mut found = listing(&["0000000001.log", "0000000003.log"]);
+        assert_eq!(found.chain(1, 3), Err(2));
+        assert_eq!(listing(&["0000000003.log"]).chain(2, 3), Err(2));
+    }
+}
