@@ -100,12 +100,6 @@ pub enum StorageError {
         /// What is missing.
         why: String,
     },
-    /// A block size that cannot be.
-    #[error("{bytes} bytes are no block size; it is a power of two from 64 KiB to 1 GiB")]
-    BlockSize {
-        /// As given.
-        bytes: u64,
-    },
     /// There is something already.
     #[error("{path} exists already and is not an empty directory")]
     AlreadyExists {

@@ -29,7 +29,7 @@ use crate::storage::engine::{Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
-use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
+use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
 use crate::vm::VmaBudget;
 
 /// Most sessions kept for the next begin.
@@ -109,10 +109,6 @@ impl Store {
     /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
     /// system's error.
     pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
-        let bytes = options.block_bytes;
-        if !bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes) {
-            return Err(StorageError::BlockSize { bytes });
-        }
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
         LocalEngine::create(&backend, &local)?;

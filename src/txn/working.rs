@@ -80,6 +80,8 @@ pub(super) struct Working {
     /// Pages with new extents in `pages` and the same content: written along with neighbours.
     pub(super) carried: PageSet,
     windows: Vec<Window>,
+    // Pages that show copies in an unnamed file instead of their extents.
+    gathered: PageSet,
     end_page: u64,
 }
 
@@ -93,6 +95,7 @@ impl Working {
             written: PageSet::new(),
             carried: PageSet::new(),
             windows: Vec::new(),
+            gathered: PageSet::new(),
             end_page: 0,
         }
     }
@@ -136,6 +139,7 @@ impl Working {
     /// no private copies may be left.
     pub(super) fn unmap_all(&mut self) {
         self.windows.clear();
+        self.gathered = PageSet::new();
         self.writable = PageSet::new();
     }
 
@@ -213,10 +217,33 @@ impl Working {
         }
         // Sessions that wait for the next transaction can do without their mappings.
         cx.shared.drop_idle();
-        match self.place_runs(at, &segments, &files) {
-            Err(MapError::TooManyMappings { .. }) => self.place_gathered(cx, at, range),
-            other => Ok(other?),
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
         }
+        match self.place_gathered(cx, at, range) {
+            Err(TransactionError::Map(MapError::TooManyMappings { .. })) => {
+                self.gather_mapped(cx, at)?;
+                self.place_gathered(cx, at, range)
+            }
+            other => other,
+        }
+    }
+
+    /// Gathers what is mapped in window `at`, except blocks with private copies.
+    ///
+    /// The bytes at every address stay what they are, so this may happen under a view.
+    fn gather_mapped(&mut self, cx: &Context<'_>, at: usize) -> Result<(), TransactionError> {
+        let dirty = self.dirty()?;
+        let window = &self.windows[at];
+        let mut clean: PageSet =
+            window.mapping.mapped().iter().map(|range| window.absolute(range)).collect();
+        dirty.into_iter().for_each(|range| clean.remove(self.whole_blocks(range)));
+        self.gathered.iter().for_each(|range| clean.remove(range));
+        for range in clean.iter() {
+            self.place_gathered(cx, at, range)?;
+        }
+        Ok(())
     }
 
     fn place_runs(
@@ -243,7 +270,11 @@ impl Working {
                 }
             }
         }
-        window.mapping.place(&runs)
+        let placed = window.mapping.place(&runs);
+        if placed.is_ok() {
+            segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
+        }
+        placed
     }
 
     /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
@@ -261,6 +292,7 @@ impl Working {
             let window = &mut self.windows[at];
             let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
             window.mapping.place(&[Run { at: window.relative(part), content }])?;
+            self.gathered.insert(part);
             start = part.end;
         }
         Ok(())

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod numpy_pure;
