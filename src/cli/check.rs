@@ -72,17 +72,18 @@ fn examined(report: &Report, data: bool, seconds: f64) -> String {
 /// Forget history and give its space back for new data
 #[derive(Args)]
 #[command(after_help = "\
-Space that becomes free is used by later commits. Without --keep only the newest commit stays.
+Space that becomes free is used by later commits. Without --keep the oldest tagged commit and all
+later ones stay; if none is tagged, only the newest commit does.
 
 Examples:
-  zba pack signals.zba                  forget all history
+  zba pack signals.zba                  forget what is older than the oldest tag
   zba pack signals.zba --keep 7d        keep what could be seen in the last seven days
-  zba pack signals.zba --keep all-tags  keep the oldest tagged commit and all later ones")]
+  zba pack signals.zba --keep head      keep only the newest commit, whatever is tagged")]
 pub(crate) struct Pack {
     #[command(flatten)]
     store: StorePath,
-    /// Keep this commit and all later ones: TID, tag, time, a duration such as 7d or 12h, all-tags
-    #[arg(long, value_name = "COMMIT", default_value = "head")]
+    /// Keep this commit and all later ones: TID, tag, time, age such as 7d or 12h, all-tags, head
+    #[arg(long, value_name = "COMMIT", default_value = "all-tags")]
     keep: String,
 }
 

@@ -112,10 +112,11 @@ impl Demo {
         let peak = measure::memory_bytes("VmHWM");
         let wrong = work.verdict(&plain, &store);
         let json = work.json(&plain, &store, peak, private, scratch.path(), self.keep);
-        let text = work.table(&plain, &store) + &work.facts(&store, peak, private).to_string();
-        output.show(&json, format!("\n{text}"))?;
+        let (table, facts) = (work.table(&plain, &store), work.facts(&store, peak, private));
+        output.show(&json, format!("\n{table}\n{facts}"))?;
         if self.keep {
-            output.say(format!("\nthe store is {}", scratch.path().display()));
+            let path = scratch.path().display();
+            output.say(format!("\nthe store is {path}, the array {NAME}: zba info {path} {NAME}"));
         }
         wrong.map_or(Ok(()), |wrong| Err(Error::Refused(wrong)))
     }
@@ -273,7 +274,6 @@ impl Work {
 
     fn facts(&self, store: &Run, peak: Option<u64>, private: u64) -> Facts {
         let mut facts = Facts::new();
-        facts.add("", "");
         let numpy = |value: f64| match self.bytes() {
             NUMPY_BYTES => format!("    NumPy: {value:?}"),
             _ => String::new(),

@@ -84,10 +84,12 @@ impl Error {
             | Self::Commit(CommitError::Unknown { source: error, .. })
             | Self::Array(ArrayError::Transaction(TransactionError::Storage(error)))
             | Self::NoStore(error, _) => error,
+            Self::Array(ArrayError::BlockSize { .. }) => return ExitCode::from(2),
             Self::Array(ArrayError::Descriptor { .. }) => return ExitCode::from(4),
             _ => return ExitCode::FAILURE,
         };
         match storage {
+            StorageError::BlockSize { .. } => ExitCode::from(2),
             StorageError::Corrupted { .. } | StorageError::Checksum { .. } => ExitCode::from(4),
             _ => ExitCode::FAILURE,
         }

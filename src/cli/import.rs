@@ -18,6 +18,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ use super::progress::Progress;
 use super::stream::{BUFFER_BYTES, Pieces, same_in_both_orders, to_len};
 use super::values::{Shape, Size};
 use super::{Note, StorePath};
+
+const STANDARD_INPUT: &str = "standard input";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,7 +109,6 @@ struct Target<'t> {
     interrupt: Interrupt,
     imported: Vec<Value>,
     bytes: u64,
-    seconds: f64,
 }
 
 impl Import {
@@ -121,16 +123,20 @@ impl Import {
             interrupt: Interrupt::install(),
             imported: Vec::new(),
             bytes: 0,
-            seconds: 0.0,
         };
+        let start = Instant::now();
         self.read_all(&mut target)?;
-        let Target { imported, bytes, seconds, .. } = target;
-        let file = self.file.display();
+        let Target { imported, bytes, .. } = target;
+        let file = match self.file.to_string_lossy() {
+            name if name == "-" => STANDARD_INPUT.into(),
+            name => name,
+        };
         let note = self.note.or(|| match self.append {
             true => format!("append {file} to {}", self.name),
             false => format!("import {file} as {}", self.name),
         });
         let tid = transaction.commit_with_note(&note)?;
+        let seconds = start.elapsed().as_secs_f64();
         let message = format!(
             "{} {} from {file}: {} in {} ({}), commit {tid}",
             if self.append { "appended to" } else { "imported" },
@@ -147,7 +153,7 @@ impl Import {
 
     fn read_all(&self, target: &mut Target<'_>) -> Result<(), Error> {
         if self.file.as_os_str() == "-" {
-            return self.read_stream(target, &mut io::stdin().lock(), "standard input", None);
+            return self.read_stream(target, &mut io::stdin().lock(), STANDARD_INPUT, None);
         }
         let (path, member) = split_member(&self.file);
         let mut file = File::open(&path).map_err(|error| Error::io("open", &path, error))?;
@@ -246,7 +252,6 @@ impl<'t> Target<'t> {
             false => self.fill(&mut array, 0, from, &progress)?,
         }
         self.bytes += bytes;
-        self.seconds += progress.seconds();
         self.imported.push(json!({
             "name": name, "file": file, "dtype": array.dtype(),
             "shape": &*array.shape(), "order": output::order_text(array.order()), "bytes": bytes,

@@ -51,7 +51,7 @@ use output::Output;
 /// A store is a directory that holds many n-dimensional arrays and their history. Every command
 /// that changes it is one commit, whole or not at all.
 #[derive(Parser)]
-#[command(name = "zba", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "zba", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   zba create signals.zba

@@ -40,11 +40,6 @@ impl Create {
     /// Runs the command.
     pub(crate) fn run(self, output: Output) -> Result<(), Error> {
         let Size(block_bytes) = self.block_size;
-        let range = zbigarray::units::BLOCK_BYTES_MIN..=zbigarray::units::BLOCK_BYTES_MAX;
-        if !block_bytes.is_power_of_two() || !range.contains(&block_bytes) {
-            let bytes = block_bytes;
-            return Err(zbigarray::ArrayError::BlockSize { bytes }.into());
-        }
         let mut options = CreateOptions::default();
         options.block_bytes = block_bytes;
         let path = self.store.path();
