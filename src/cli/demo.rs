@@ -189,7 +189,7 @@ impl Work {
             let (seconds, committed) = measure::timed(|| transaction.commit_with_note(&note));
             committed?;
             run.durable += seconds;
-            progress.message(format!("store: {note}"));
+            progress.message(note);
             progress.add((end - start) * ITEM_BYTES);
         }
         drop((progress, store));

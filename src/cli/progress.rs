@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::Output;
 
-const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {bytes:>10} / {total_bytes}  {binary_bytes_per_sec}  {eta} left";
+const TEMPLATE: &str = "{prefix} [{bar:24}] {percent:>3}%  {bytes} of {total_bytes}  \
+     {binary_bytes_per_sec}  {eta} left  {wide_msg}";
 
 /// Shows how far a command is; goes away when dropped.
 pub(crate) struct Progress {
@@ -24,7 +25,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.set_message(super::output::printable(what));
+        bar.set_prefix(super::output::printable(what));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, started: Instant::now() }
     }
@@ -40,7 +41,7 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    /// What is being done.
+    /// What was done last.
     pub(crate) fn message(&self, what: String) {
         self.bar.set_message(what);
     }
