@@ -192,9 +192,9 @@ fn pack_forgets_history_frees_its_space_and_keeps_what_is_pinned() {
     assert_eq!(writers(&engine, &states[30], 40), expected[30], "pinned in deleted log files");
     engine.unpin(&[]).unwrap();
     assert!(matches!(engine.load(Tid(24)), Err(StorageError::Forgotten { .. })));
-    for (tid, expected) in (25..=30).zip(&expected[25..]) {
+    for (tid, expected) in (0..).zip(&expected).skip(25).take(6) {
         let state = engine.load(Tid(tid)).unwrap();
-        assert_eq!(&writers(&engine, &state, 40), expected);
+        assert_eq!(writers(&engine, &state, 40), *expected);
     }
     healthy(&engine);
     drop(engine);
