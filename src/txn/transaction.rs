@@ -51,6 +51,8 @@ pub struct Transaction {
     pub(super) shared: Arc<Shared>,
     pub(super) pin: Pin,
     pub(super) writes: bool,
+    // Another state whose extents this transaction names.
+    kept: Option<Pin>,
     process: u32,
     // `None` once commit or abort took it.
     inner: Mutex<Option<Inner>>,
@@ -65,7 +67,7 @@ impl Transaction {
         let set = WriteSet::new(pin.state().catalog.clone(), pin.state().tid);
         let (open, process) = (BTreeSet::new(), std::process::id());
         let inner = Inner { session, set, poisoned: false, open, buffered_bytes: 0 };
-        Self { shared, pin, writes, process, inner: Mutex::new(Some(inner)) }
+        Self { shared, pin, writes, kept: None, process, inner: Mutex::new(Some(inner)) }
     }
 
     /// The commit this transaction's snapshot shows.
@@ -254,6 +256,30 @@ impl Transaction {
     /// [`TransactionError::Storage`] if the disk is full or fails.
     pub fn wrote(&self, id: ArrayId, bytes: u64) -> Result<(), TransactionError> {
         self.writing(|cx, inner| stage_if_many(cx, inner, id, bytes))
+    }
+
+    /// Gives pages of an open array content that is stored already. The caller holds its handle
+    /// exclusively.
+    pub(crate) fn restore(
+        &self,
+        id: ArrayId,
+        segments: &[Segment],
+    ) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let working = working(inner, id)?;
+            for segment in segments {
+                working.pages.insert(segment);
+                working.written.insert(segment.pages);
+                working.carried.remove(segment.pages);
+                working.place_again(cx, segment.pages)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps another state pinned until this transaction ends.
+    pub(super) fn keep(&mut self, pin: Pin) {
+        self.kept = Some(pin);
     }
 
     /// Writes the private pages of an array to extents. The caller holds its handle exclusively.
