@@ -25,6 +25,9 @@ pub struct DataChange {
     pub array: ArrayId,
     /// The pages and their new content.
     pub segment: Segment,
+    /// Whether the content is what it was, at a new place: carried along with its neighbours.
+    /// Nobody changed it, so it conflicts with nothing.
+    pub carried: bool,
 }
 
 /// One commit, durable.
@@ -62,6 +65,8 @@ pub struct DraftChange<'a> {
     pub pages: PageRange,
     /// Their content.
     pub source: DraftSource<'a>,
+    /// See [`DataChange::carried`].
+    pub carried: bool,
 }
 
 /// A commit that is being made.

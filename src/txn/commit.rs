@@ -168,8 +168,8 @@ fn draft<'a>(
         let working = &inner.session.arrays[&id];
         let array = real.get(&id).copied().unwrap_or(id);
         let inline = inline.get(&id);
-        for range in named_pages(id, working, newer).iter() {
-            push_changes(&mut data, array, working, range, inline)?;
+        for (range, carried) in named_pages(id, working, newer) {
+            push_changes(&mut data, array, working, range, carried, inline)?;
         }
     }
     Ok(Draft {
@@ -183,15 +183,17 @@ fn draft<'a>(
 }
 
 /// The pages the record shall name: those written, and those carried along except where a newer
-/// commit changed them, since what was carried is older.
-fn named_pages(id: ArrayId, working: &Working, newer: &[Arc<Record>]) -> PageSet {
-    let mut named = working.carried.clone();
+/// commit changed them, since what was carried is older. Also says which are carried; ascending.
+fn named_pages(id: ArrayId, working: &Working, newer: &[Arc<Record>]) -> Vec<(PageRange, bool)> {
+    let mut carried = working.carried.clone();
     for change in newer.iter().flat_map(|record| &record.data) {
         if change.array == id {
-            named.remove(change.segment.pages);
+            carried.remove(change.segment.pages);
         }
     }
-    working.written.iter().for_each(|range| named.insert(range));
+    let written = working.written.iter().map(|range| (range, false));
+    let mut named: Vec<_> = carried.iter().map(|range| (range, true)).chain(written).collect();
+    named.sort_by_key(|(range, _)| range.start);
     named
 }
 
@@ -200,6 +202,7 @@ fn push_changes<'a>(
     array: ArrayId,
     working: &'a Working,
     range: PageRange,
+    carried: bool,
     inline: Option<&PageSet>,
 ) -> Result<(), TransactionError> {
     let nothing = PageSet::new();
@@ -211,12 +214,13 @@ fn push_changes<'a>(
     for (part, is_inline) in parts {
         if is_inline {
             let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
-            data.push(DraftChange { array, pages: part, source: DraftSource::Inline(bytes) });
+            let source = DraftSource::Inline(bytes);
+            data.push(DraftChange { array, pages: part, source, carried });
             continue;
         }
         for segment in working.pages.lookup(part)? {
             let source = DraftSource::Stored(segment.source);
-            data.push(DraftChange { array, pages: segment.pages, source });
+            data.push(DraftChange { array, pages: segment.pages, source, carried });
         }
     }
     Ok(())

@@ -139,6 +139,8 @@ pub(super) struct EncodedDraft<'a> {
 const HOLE: u8 = 0;
 const STORED: u8 = 1;
 const INLINE: u8 = 2;
+/// Added to the kind of a source in a data change whose content is what it was.
+const CARRIED: u8 = 0x80;
 
 /// Encodes everything of a draft but tid, base and time, which the frame carries.
 pub(super) fn encode_draft<'a>(draft: &Draft<'a>) -> EncodedDraft<'a> {
@@ -160,15 +162,16 @@ pub(super) fn encode_draft<'a>(draft: &Draft<'a>) -> EncodedDraft<'a> {
     for change in &draft.data {
         out.u64(change.array.0);
         encode_pages(&mut out, change.pages);
+        let flag = if change.carried { CARRIED } else { 0 };
         match &change.source {
-            DraftSource::Stored(source) => extents.encode_source(&mut out, source),
+            DraftSource::Stored(source) => extents.encode_source(&mut out, source, flag),
             DraftSource::Inline(bytes) => {
                 let pages = bytes.len() as u64 / PAGE_BYTES;
                 assert!(
                     bytes.len() as u64 == change.pages.len_bytes(),
                     "inline bytes are exactly the pages they stand for"
                 );
-                out.u8(INLINE);
+                out.u8(INLINE | flag);
                 out.u64(inline_pages);
                 inline_pages += pages;
                 inline.push(*bytes);
@@ -201,11 +204,13 @@ pub(super) fn decode_record(head: &RecordHead<'_>, body: &[u8]) -> Result<Record
     for _ in 0..data_count {
         let array = ArrayId(from.u64()?);
         let pages = decode_pages(&mut from)?;
-        let source = match from.u8()? {
+        let kind = from.u8()?;
+        let carried = kind & CARRIED != 0;
+        let source = match kind & !CARRIED {
             INLINE => inline_source(head, from.u64()?, pages.count())?,
             kind => decode_source(&mut from, kind, &extents, pages)?,
         };
-        data.push(DataChange { array, segment: Segment { pages, source } });
+        data.push(DataChange { array, segment: Segment { pages, source }, carried });
     }
     from.finish()?;
     let (tid, base, time_ns) = (head.tid, head.base, head.time_ns);
@@ -265,11 +270,12 @@ impl ExtentTable {
         }
     }
 
-    fn encode_source(&self, out: &mut Encoder, source: &Source) {
+    /// `flag` is added to the kind.
+    fn encode_source(&self, out: &mut Encoder, source: &Source, flag: u8) {
         match source {
-            Source::Hole => out.u8(HOLE),
+            Source::Hole => out.u8(HOLE | flag),
             Source::Extent { extent, skip } => {
-                out.u8(STORED);
+                out.u8(STORED | flag);
                 out.count(self.numbers[&identity(extent)]);
                 out.u32(*skip);
             }
@@ -564,7 +570,7 @@ pub(super) fn encode_state(state: &State) -> Result<Vec<u8>, StorageError> {
         out.count(segments.len());
         for segment in segments {
             encode_pages(&mut out, segment.pages);
-            extents.encode_source(&mut out, &segment.source);
+            extents.encode_source(&mut out, &segment.source, 0);
         }
     }
     Ok(out.0)

@@ -72,7 +72,7 @@ pub(super) fn commit(
             DraftSource::Stored(Source::whole(extent))
         }
     };
-    let change = DraftChange { array: ARRAY, pages: range, source };
+    let change = DraftChange { array: ARRAY, pages: range, source, carried: false };
     let record = engine.append(&draft(head, vec![change]))?;
     head.apply(&record)
 }
