@@ -6,4 +6,6 @@
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod numpy_pure;
