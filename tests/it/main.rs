@@ -4,6 +4,8 @@
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod model;
