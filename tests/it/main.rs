@@ -4,6 +4,10 @@
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
+mod concurrent;
+#[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod kernel;

@@ -50,6 +50,13 @@ fn draft<'a>(head: &State, data: Vec<DraftChange<'a>>) -> Draft<'a> {
     Draft { tid, base: head.tid, time_ns: 1, note, catalog, data }
 }
 
+/// A commit of one page, which lies inside the record.
+pub(super) fn draft_of_page<'a>(head: &State, bytes: &'a [u8]) -> Draft<'a> {
+    let source = DraftSource::Inline(bytes);
+    let (pages, carried) = (PageRange::at(0, 1), false);
+    draft(head, vec![DraftChange { array: ARRAY, pages, source, carried }])
+}
+
 /// Commits `pages` pages from `first` on, which say the tid, and returns the new head.
 pub(super) fn commit(
     engine: &LocalEngine,
@@ -107,7 +114,7 @@ fn open(backend: &Arc<dyn Backend>) -> (LocalEngine, State) {
     LocalEngine::open(backend, Mode::ReadWrite, &small()).unwrap()
 }
 
-fn healthy(engine: &LocalEngine) {
+pub(super) fn healthy(engine: &LocalEngine) {
     let report = engine.check(true, &mut |_, _| {}).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
 }
