@@ -39,7 +39,7 @@ impl Store {
             drop(handle);
         }
         for change in undo.changes {
-            transaction.change(change).map_err(ArrayError::from)?;
+            transaction.change_any(change).map_err(ArrayError::from)?;
         }
         Ok(transaction.commit_with_note(&format!("undo commit {tid}"))?)
     }
