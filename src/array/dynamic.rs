@@ -112,7 +112,7 @@ impl<'t> DynArray<'t> {
             changed: Tid::ZERO,
         };
         let change = CatalogChange::CreateArray { name: Arc::clone(&name), entry };
-        transaction.change(change)?;
+        transaction.change_any(change)?;
         Self::open(transaction, &name)
     }
 
@@ -403,7 +403,7 @@ impl<'t> DynArray<'t> {
         let layout = old > 0 && !grows_only(&before, shape, self.order());
         let shape = Arc::from(shape);
         let array = self.id;
-        self.transaction.change(CatalogChange::Shape { array, shape, layout })?;
+        self.transaction.change_any(CatalogChange::Shape { array, shape, layout })?;
         let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
         self.transaction.reserve(self.id, new_end, !self.in_place)?;
         if new_end < old_end {

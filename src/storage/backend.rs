@@ -350,8 +350,13 @@ impl Files {
         })
     }
 
+    /// Makes names durable. Any failure shuts the latch, see [`StoreFile::sync`].
     pub(super) fn sync_dir(&self, path: &str) -> Result<(), StorageError> {
-        self.latch.writing(path, "sync directory", 0, || self.backend.sync_dir(path))
+        let result = self.latch.writing(path, "sync directory", 0, || self.backend.sync_dir(path));
+        if result.is_err() {
+            self.latch.shut();
+        }
+        result
     }
 
     fn wrapped(&self, file: Arc<dyn BackendFile>, path: &str) -> StoreFile {

@@ -6,8 +6,12 @@
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod fragments;
 #[cfg(test)]
 mod kernel;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod numpy_pure;

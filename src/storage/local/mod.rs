@@ -453,4 +453,6 @@ impl Engine for LocalEngine {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;

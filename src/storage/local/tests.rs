@@ -50,6 +50,15 @@ fn draft<'a>(head: &State, data: Vec<DraftChange<'a>>) -> Draft<'a> {
     Draft { tid, base: head.tid, time_ns: 1, note, catalog, data }
 }
 
+/// A commit of one page, which lies inside the record.
+pub(super) fn draft_of_page<'a>(head: &State, bytes: &'a [u8]) -> Draft<'a> {
+    let source = DraftSource::Inline(bytes);
+    draft(
+        head,
+        vec![DraftChange { array: ARRAY, pages: PageRange::at(0, 1), source, carried: false }],
+    )
+}
+
 /// Commits `pages` pages from `first` on, which say the tid, and returns the new head.
 pub(super) fn commit(
     engine: &LocalEngine,
@@ -72,7 +81,7 @@ pub(super) fn commit(
             DraftSource::Stored(Source::whole(extent))
         }
     };
-    let change = DraftChange { array: ARRAY, pages: range, source };
+    let change = DraftChange { array: ARRAY, pages: range, source, carried: false };
     let record = engine.append(&draft(head, vec![change]))?;
     head.apply(&record)
 }
@@ -107,7 +116,7 @@ fn open(backend: &Arc<dyn Backend>) -> (LocalEngine, State) {
     LocalEngine::open(backend, Mode::ReadWrite, &small()).unwrap()
 }
 
-fn healthy(engine: &LocalEngine) {
+pub(super) fn healthy(engine: &LocalEngine) {
     let report = engine.check(true, &mut |_, _| {}).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
 }
