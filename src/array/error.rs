@@ -57,6 +57,16 @@ pub enum ArrayError {
         /// Of the buffer.
         given: usize,
     },
+    /// Linear bytes that the array has not.
+    #[error("bytes {at} to {at} + {len} are not all in an array of {nbytes} bytes")]
+    BytesOutside {
+        /// First byte.
+        at: u64,
+        /// How many.
+        len: u64,
+        /// Bytes of the array.
+        nbytes: u64,
+    },
     /// Values whose shape cannot be stretched to the selection's.
     #[error("values of shape {given:?} do not fit a selection of shape {expected:?}")]
     Broadcast {
