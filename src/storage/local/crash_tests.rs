@@ -134,10 +134,15 @@ fn a_second_crash_in_recovery_or_in_the_commits_after_it_loses_nothing_more() {
     let disk = Simulated::new().unwrap();
     let mut told = Run::default();
     run(&disk, &mut told).unwrap();
-    for at in (told.created..=disk.changes_count()).step_by(3) {
+    for at in told.created..=disk.changes_count() {
         let choose = |number, change: &Change| survival(2 + at, number, change);
         let image = disk.crash_image(at, choose).unwrap();
         let (engine, mut head) = open(&image).unwrap();
+        let cut = image.changes().iter().any(|change| matches!(change, Change::SetLen { .. }));
+        if !cut && at % 3 != 0 {
+            continue;
+        }
+        let seeds = if cut { 12 } else { 1 };
         let tid = to_usize(head.tid.0);
         let mut second = Run { contents: told.contents[..=tid].to_vec(), ..Run::default() };
         for first in [5, 11] {
@@ -149,8 +154,10 @@ fn a_second_crash_in_recovery_or_in_the_commits_after_it_loses_nothing_more() {
             second.acknowledged.push(image.changes_count());
         }
         drop(engine);
-        for crash in 0..=image.changes_count() {
-            let choose = |number, change: &Change| survival(2 + crash, number, change);
+        for (crash, seed) in
+            (0..=image.changes_count()).flat_map(|n| (0..seeds).map(move |s| (n, s)))
+        {
+            let choose = |number, change: &Change| survival(2 + crash + 100 * seed, number, change);
             let again = image.crash_image(crash, choose).unwrap();
             let (engine, found) = open(&again).unwrap_or_else(|error| {
                 panic!("crash before change {at}, then {crash}: {error}");
