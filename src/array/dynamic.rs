@@ -347,6 +347,20 @@ impl<'t> DynArray<'t> {
         Ok(())
     }
 
+    /// Writes into the array's linear bytes, from byte `at` on: how streams of elements in the
+    /// array's own order come in.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BeyondEnd`] if the array has not that many bytes; errors of the disk.
+    pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        let nbytes = self.nbytes();
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
+            return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
+        }
+        Ok(self.transaction.write(self.id, at, bytes)?)
+    }
+
     /// Appends `rows`, dense in `order`, along the major axis. Cost O(rows), whatever the array's
     /// length. Nothing happens for no rows.
     ///
