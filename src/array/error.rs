@@ -57,13 +57,13 @@ pub enum ArrayError {
         /// Of the buffer.
         given: usize,
     },
-    /// Linear bytes that the array has not.
-    #[error("bytes {at} to {at} + {len} are not all in an array of {nbytes} bytes")]
-    BytesOutside {
-        /// First byte.
+    /// Bytes that the array has not.
+    #[error("{len} bytes from byte {at} do not fit an array of {nbytes} bytes")]
+    BeyondEnd {
+        /// Where they should begin.
         at: u64,
         /// How many.
-        len: u64,
+        len: usize,
         /// Bytes of the array.
         nbytes: u64,
     },

@@ -311,7 +311,7 @@ impl<'t> Target<'t> {
             let len = (BUFFER_BYTES - at % BUFFER_BYTES).min(left);
             let part = &mut buffer[..to_len(len)];
             from.read(part, left)?;
-            array.write_bytes(at, part)?;
+            array.write_linear(at, part)?;
             progress.add(len);
             at += len;
             left -= len;

@@ -255,6 +255,21 @@ impl Transaction {
         })
     }
 
+    /// Counts `pages` of an array as written, with the content they have: whoever else writes them
+    /// is in conflict. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`].
+    pub(crate) fn touch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.writing(|_, inner| {
+            let working = working(inner, id)?;
+            working.written.insert(pages);
+            working.carried.remove(pages);
+            Ok(())
+        })
+    }
+
     /// Drops private copies of `pages` of an array, which lay beyond its end so far. The caller
     /// holds its handle exclusively.
     ///
@@ -452,13 +467,15 @@ impl Transaction {
                 return Err(TransactionError::Poisoned);
             }
             let result = step(cx, inner);
-            let half_way = matches!(
-                result,
-                Err(TransactionError::Map(_)
-                    | TransactionError::Storage(
-                        StorageError::Io { .. } | StorageError::Corrupted { .. }
-                    ))
-            );
+            let half_way = match &result {
+                // Addresses are had before anything is done with them.
+                Err(TransactionError::Map(MapError::AddressSpace { .. })) => false,
+                Err(TransactionError::Map(_)) => true,
+                Err(TransactionError::Storage(error)) => {
+                    matches!(error, StorageError::Io { .. } | StorageError::Corrupted { .. })
+                }
+                _ => false,
+            };
             inner.poisoned |= half_way;
             result
         })

@@ -8,6 +8,8 @@ mod concurrent;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod crash_smoke;
+#[cfg(test)]
 mod fragments;
 #[cfg(test)]
 mod kernel;

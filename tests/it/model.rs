@@ -13,12 +13,16 @@
 //! `ZBA_CASES` sets the number of cases.
 
 mod effects;
-mod plain;
-mod steps;
-mod world;
+pub(crate) mod plain;
+pub(crate) mod steps;
+pub(crate) mod world;
+
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+
+use zbigarray::storage::backend::Directory;
 
 use self::steps::{Step, steps};
 use self::world::World;
@@ -32,7 +36,8 @@ fn cases() -> u32 {
 
 /// Runs `steps` on a store of its own and compares it with the model.
 fn run(steps: &[Step]) {
-    let mut world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(Arc::new(Directory::new(&dir.path().join("s"))));
     for (name, kind) in [(0, 0), (1, 3)] {
         world.step(&Step::Create { who: false, name, kind, shape: vec![150, 5] });
     }

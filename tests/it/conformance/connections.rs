@@ -133,12 +133,12 @@ fn two_resizes_conflict_and_the_second_then_sees_the_firsts_shape() {
     let (_dir, store) = fresh();
     with(&store, 1);
     let (first, second) = (store.begin().unwrap(), store.begin().unwrap());
-    first.open::<u8, Ix1>("a").unwrap().resize(&[10]).unwrap();
-    second.open::<u8, Ix1>("a").unwrap().resize(&[20]).unwrap();
+    first.open::<u8, Ix1>("a").unwrap().resize(&[LEN + 10]).unwrap();
+    second.open::<u8, Ix1>("a").unwrap().resize(&[LEN + 20]).unwrap();
     first.commit().unwrap();
     let refused = second.commit();
     assert!(matches!(refused, Err(CommitError::Conflict(Conflict::Shape { .. }))));
-    assert_eq!(store.begin().unwrap().open::<u8, Ix1>("a").unwrap().shape(), [10]);
+    assert_eq!(store.begin().unwrap().open::<u8, Ix1>("a").unwrap().shape(), [LEN + 10]);
 }
 
 /// W-098.

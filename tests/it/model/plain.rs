@@ -98,11 +98,6 @@ impl PlainArray {
         }
     }
 
-    /// The elements at `offsets`, one after the other.
-    pub(crate) fn load(&self, offsets: &[usize]) -> Vec<u8> {
-        offsets.iter().flat_map(|&at| self.bytes[at..at + self.itemsize].to_vec()).collect()
-    }
-
     /// The pages in which elements at `offsets` lie.
     pub(crate) fn pages(&self, offsets: &[usize]) -> BTreeSet<usize> {
         let ends = |&at: &usize| [at / PAGE, (at + self.itemsize - 1) / PAGE];

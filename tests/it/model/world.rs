@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use zbigarray::array::cast::as_bytes_mut;
 use zbigarray::array::{Bytes, Element};
-use zbigarray::storage::backend::{Backend, Directory};
+use zbigarray::storage::backend::Backend;
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
 use zbigarray::txn::{CatalogChange, CommitError, Keep, StorageError, TransactionError};
 use zbigarray::units::{BLOCK_BYTES_MIN, Tid};
@@ -33,7 +32,7 @@ struct Open {
 
 /// The store and the model.
 pub(crate) struct World {
-    dir: TempDir,
+    backend: Arc<dyn Backend>,
     store: Option<Store>,
     /// By tid.
     versions: Vec<Plain>,
@@ -46,20 +45,27 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Some(open(&dir));
+    /// A new store on `backend`.
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        LocalEngine::create(&backend, &limits()).unwrap();
+        let store = Some(open(&backend));
         let (versions, commits) = (vec![Plain::default()], vec![Effects::default()]);
         let (open, held) = ([None, None], None);
-        Self { dir, store, versions, commits, oldest: 0, open, held, next_identity: 0 }
+        Self { backend, store, versions, commits, oldest: 0, open, held, next_identity: 0 }
     }
 
     fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
     }
 
-    fn head(&self) -> usize {
+    /// The newest commit.
+    pub(crate) fn head(&self) -> usize {
         self.versions.len() - 1
+    }
+
+    /// What the store holds after each commit.
+    pub(crate) fn versions(&self) -> &[Plain] {
+        &self.versions
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
@@ -217,7 +223,7 @@ impl World {
         self.open = [None, None];
         self.held = None;
         self.store = None;
-        self.store = Some(open(&self.dir));
+        self.store = Some(open(&self.backend));
         assert_eq!(self.store().oldest(), tid(self.oldest));
         self.compare_head();
     }
@@ -343,7 +349,8 @@ impl Open {
     }
 }
 
-fn limits() -> LocalOptions {
+/// Limits so small that each of them is met.
+pub(crate) fn limits() -> LocalOptions {
     let mut limits = LocalOptions::default();
     limits.block_bytes = BLOCK_BYTES_MIN;
     limits.log_roll_bytes = 96 << 10;
@@ -352,12 +359,9 @@ fn limits() -> LocalOptions {
     limits
 }
 
-fn open(dir: &TempDir) -> Store {
-    let backend: Arc<dyn Backend> = Arc::new(Directory::new(&dir.path().join("s")));
-    if !dir.path().join("s").exists() {
-        LocalEngine::create(&backend, &limits()).unwrap();
-    }
-    Store::open_on(&backend, Mode::ReadWrite, &limits()).unwrap()
+/// Opens a store with limits so small that each of them is met.
+pub(crate) fn open(backend: &Arc<dyn Backend>) -> Store {
+    Store::open_on(backend, Mode::ReadWrite, &limits()).unwrap()
 }
 
 fn tid(at: usize) -> Tid {
@@ -545,7 +549,7 @@ fn change_attribute(
 }
 
 /// Compares everything that a transaction sees with `plain`.
-fn compare(transaction: &Transaction, plain: &Plain) {
+pub(crate) fn compare(transaction: &Transaction, plain: &Plain) {
     let catalog = transaction.catalog();
     let names = catalog.names().filter(|(name, _)| catalog.array(name).is_some());
     let names: Vec<&str> = names.map(|(name, _)| &**name).collect();
