@@ -159,7 +159,8 @@ fn ctrl_c_ends_an_import_and_a_demo_without_a_trace() {
         (Some(130), "error: interrupted; nothing was changed\n")
     );
     assert!(ok(dir.path(), &["ls", "s"]).stdout.is_empty());
-    let mut demo = zba(dir.path(), &["demo", "--size", "100GiB", "-q"]).spawn().unwrap();
+    let mut demo = zba(dir.path(), &["demo", "--size", "100GiB", "-q"]);
+    let mut demo = demo.stderr(Stdio::null()).spawn().unwrap();
     while names(dir.path()).len() < 2 {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
