@@ -595,7 +595,7 @@ fn damaged_data_gives_exit_code_4_and_is_never_exported() {
         serde_json::from_slice(&shop.zba(&["check", "s", "--data", "--json"]).out).unwrap();
     assert_eq!(json["ok"], json!(false));
     assert_eq!(json["damage"].as_array().unwrap().len(), 1);
-    shop.zba(&["export", "s", "a", "o.npy"]).refused(4, &["damaged"]);
+    shop.zba(&["export", "s", "a", "o.npy"]).refused(4, &["array `a` is damaged"]);
     assert!(!shop.path("o.npy").exists());
     let half = shop.exported(&["a", "-", "--slice", ":5000"]);
     assert!(half.1 == numbers(5000), "what is not damaged can be exported");
@@ -609,6 +609,9 @@ fn stores_that_are_none_or_damaged_are_said_to_be() {
     shop.zba(&["create", "s"]).refused(1, &["exists already"]);
     shop.zba(&["create", "t", "--block-size", "100"]).refused(2, &["100 bytes"]);
     assert!(!shop.path("t").exists());
+    shop.file("file", b"");
+    shop.zba(&["ls", "file"]).refused(1, &["file is a file"]);
+    shop.zba(&["create", "file"]).refused(1, &["file is a file"]);
     let format = shop.path("s/format.json");
     let text = fs::read_to_string(&format).unwrap();
     fs::write(&format, &text[..text.len() / 2]).unwrap();

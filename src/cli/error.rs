@@ -47,7 +47,7 @@ pub(crate) enum Error {
     /// Ctrl-C.
     #[error("interrupted; nothing was changed")]
     Interrupted,
-    /// A check found damage, which it has printed.
+    /// What was read is damaged.
     #[error("{0}")]
     Damage(String),
     /// The store.

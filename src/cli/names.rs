@@ -44,6 +44,7 @@ impl Create {
         let mut options = CreateOptions::default();
         options.block_bytes = block_bytes;
         let path = self.store.path();
+        self.store.require_no_file()?;
         Store::create(path, options)?;
         let json = json!({"store": path.to_string_lossy(), "block_bytes": block_bytes});
         let size = output::size(block_bytes);
