@@ -269,7 +269,7 @@ mod tests {
         table.row(["long\x1b[2J".to_owned(), "1 B".to_owned()]);
         assert_eq!(
             table.to_string(),
-            "NAME            SIZE\na               10 B\nlong\\u{1b}[2J   1 B\n"
+            "NAME           SIZE\na              10 B\nlong\\u{1b}[2J   1 B\n"
         );
     }
 
