@@ -494,10 +494,17 @@ pub(super) fn decode_catalog(from: &mut Decoder<'_>) -> Result<Catalog, Malforme
         let change = CatalogChange::Attribute { owner: root.clone(), key, value: Some(value) };
         fits(catalog.apply(&change, Tid::ZERO))?;
     }
+    // Most arrays of a store have one of few descriptors: equal neighbours share the text.
+    let mut descriptor: Arc<str> = Arc::from("");
     for _ in 0..from.count(5)? {
         let name = from.text()?;
         if decode_flag(from)? {
-            fits(catalog.restore_array(&name, decode_entry(from)?))?;
+            let mut entry = decode_entry(from)?;
+            if entry.descriptor == descriptor {
+                entry.descriptor = Arc::clone(&descriptor);
+            }
+            descriptor = Arc::clone(&entry.descriptor);
+            fits(catalog.restore_array(&name, entry))?;
             continue;
         }
         fits(catalog.apply(&CatalogChange::CreateGroup { name: Arc::clone(&name) }, Tid::ZERO))?;
