@@ -85,6 +85,14 @@ pub trait Backend: Send + Sync {
     /// [`io::ErrorKind::AlreadyExists`] and the system's other answers.
     fn create(&self, path: &str) -> io::Result<Arc<dyn BackendFile>>;
 
+    /// Creates a file without a name, which is gone when nobody has it open or mapped any more.
+    /// It is no part of the store: nothing of it survives.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer.
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>>;
+
     /// Opens a file that exists and is a regular file, not a symbolic link.
     ///
     /// # Errors
@@ -297,6 +305,14 @@ impl Files {
         self.latch
             .writing(path, "create", 0, || self.backend.create(path))
             .map(|file| self.wrapped(file, path))
+    }
+
+    /// A file without a name; its failures shut no latch of the store.
+    pub(super) fn create_unnamed(&self) -> Result<StoreFile, StorageError> {
+        let path = "an unnamed file";
+        let file = self.backend.create_unnamed();
+        let file = file.map_err(|error| translated(path, "create", 0, error))?;
+        Ok(self.aside().wrapped(file, path))
     }
 
     pub(super) fn open(&self, path: &str, access: Access) -> Result<StoreFile, StorageError> {

@@ -93,6 +93,26 @@ pub trait BlobStore: Send + Sync {
     ///
     /// [`StorageError`] if the file is missing or too short.
     fn file_of(&self, place: Place, pages: u64) -> Result<Option<ExtentFile>, StorageError>;
+
+    /// A new file without a name, of `pages` pages, for copies of what cannot be mapped as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] or the system's error.
+    fn unnamed(&self, pages: u64) -> Result<Box<dyn UnnamedFile>, StorageError>;
+}
+
+/// A file without a name that is being filled. Bytes nobody wrote are zeros.
+pub trait UnnamedFile {
+    /// Writes whole pages.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] or the system's error.
+    fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// The file to map. It is gone when nobody maps it or has it open any more.
+    fn finish(self: Box<Self>) -> ExtentFile;
 }
 
 /// Total order.
@@ -208,6 +228,10 @@ pub trait Engine: BlobStore + CommitLog {
 ///
 /// Returns exactly `pages` of the extent; units that are only partly wanted are read whole.
 ///
+/// # Panics
+///
+/// If `bytes` has not the size of `pages`.
+///
 /// # Errors
 ///
 /// [`StorageError::Checksum`] naming the place, or the read's own error.
@@ -217,23 +241,22 @@ pub fn read_checked(
     pages: std::ops::Range<u32>,
     bytes: &mut [u8],
 ) -> Result<(), StorageError> {
-    use crate::units::PAGE_BYTES;
-    let page_bytes = PAGE_BYTES as usize;
-    assert_eq!(bytes.len(), pages.len() * page_bytes, "the buffer has the size of the pages");
+    use crate::units::{PAGE_BYTES, PAGE_LEN};
+    assert_eq!(bytes.len(), pages.len() * PAGE_LEN, "the buffer has the size of the pages");
     let mut scratch = Vec::new();
     for unit in extent.units_of(pages.clone()) {
         let whole = extent.unit(unit);
         let wanted = whole.start.max(pages.start)..whole.end.min(pages.end);
-        let into = (wanted.start - pages.start) as usize * page_bytes;
-        let into = &mut bytes[into..into + wanted.len() * page_bytes];
+        let into = (wanted.start - pages.start) as usize * PAGE_LEN;
+        let into = &mut bytes[into..into + wanted.len() * PAGE_LEN];
         let offset_bytes = u64::from(whole.start) * PAGE_BYTES;
         let sum = if wanted == whole {
             blobs.read(extent.place(), offset_bytes, into)?;
             crc32fast::hash(into)
         } else {
-            scratch.resize(whole.len() * page_bytes, 0);
+            scratch.resize(whole.len() * PAGE_LEN, 0);
             blobs.read(extent.place(), offset_bytes, &mut scratch)?;
-            let from = (wanted.start - whole.start) as usize * page_bytes;
+            let from = (wanted.start - whole.start) as usize * PAGE_LEN;
             into.copy_from_slice(&scratch[from..from + into.len()]);
             crc32fast::hash(&scratch)
         };

@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::units::{PAGE_BYTES, PageRange};
+use crate::units::{PAGE_LEN, PageRange};
 
 /// Most pages of one extent: 1 GiB.
 pub const EXTENT_PAGES_MAX: u32 = 1 << 18;
@@ -264,7 +264,7 @@ impl Segment {
 /// The CRC-32 of each `unit_pages` pages of `bytes`.
 #[must_use]
 pub fn sums_of(bytes: &[u8], unit_pages: u32) -> Box<[u32]> {
-    let unit_len_bytes = unit_pages as usize * PAGE_BYTES as usize;
+    let unit_len_bytes = unit_pages as usize * PAGE_LEN;
     bytes.chunks(unit_len_bytes).map(crc32fast::hash).collect()
 }
 

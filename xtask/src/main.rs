@@ -1,2 +1,69 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: what people and continuous integration run, and nothing else.
+//!
+//! ```text
+//! cargo xtask test    check + tests + Python oracle + demo      table in test.rs
+//! cargo xtask check   formatting, lints, documentation, deny    table in check.rs
+//! cargo xtask bench   every bench target, table, docs           bench.rs
+//!                          \ steps.rs runs tables of steps /
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A command ends with status 0 only if every step of it passed.
+//! 2. A step that did not run is named in the summary with the reason.
+//!
+//! # Failure
+//!
+//! 0 passed, 1 a step failed, 2 the command line was not understood.
+
+mod bench;
+mod check;
+mod python;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test [--quick]    everything that can be tested, with what it needs installed:
+                    formatting, lints, all tests, documentation, NumPy as oracle, demo
+                    --quick: no Python, no documentation, no demo
+  check             formatting, lints, layers and house rules, documentation, licences
+  bench [--quick] [--write | NAME...]
+                    every benchmark, or those named; fails if a bar is missed
+                    --quick: smaller sizes and fewer rounds, for a look
+                    --write: results go to docs/benchmarks.md
+  help              this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let workspace = Workspace::here();
+    match words.as_slice() {
+        ["test"] => test::run(&workspace, false),
+        ["test", "--quick"] => test::run(&workspace, true),
+        ["check"] => check::run(&workspace),
+        ["bench", rest @ ..] => match bench::Options::parse(rest) {
+            Ok(options) => bench::run(&workspace, &options),
+            Err(why) => usage(&format!("bench: {why}")),
+        },
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        [] => usage("which command?"),
+        _ => usage(&format!("not understood: {}", words.join(" "))),
+    }
+}
+
+/// Says what was wrong and what would be right.
+fn usage(problem: &str) -> ExitCode {
+    eprint!("xtask: {problem}\n\n{HELP}");
+    ExitCode::from(2)
+}

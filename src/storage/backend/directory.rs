@@ -70,6 +70,17 @@ impl Backend for Directory {
         Ok(Arc::new(RealFile::new(Arc::new(options.open(self.at(path))?.into()))))
     }
 
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>> {
+        let unnamed = |directory: &Path| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600);
+            options.open(directory)
+        };
+        // A store on a read-only file system, or somebody else's, has no room for our copies.
+        let file = unnamed(&self.root).or_else(|_| unnamed(&std::env::temp_dir()))?;
+        Ok(Arc::new(RealFile::new(Arc::new(file.into()))))
+    }
+
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn BackendFile>> {
         let mut options = OpenOptions::new();
         // A FIFO in the place of a file must not make us wait for its other end.

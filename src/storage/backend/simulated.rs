@@ -447,6 +447,10 @@ impl Backend for Simulated {
         })
     }
 
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>> {
+        Ok(Arc::new(RealFile::new(memory_file()?)))
+    }
+
     fn open(&self, path: &str, _access: Access) -> io::Result<Arc<dyn BackendFile>> {
         let mut world = self.0.lock();
         let file = *world.names.get(path).ok_or_else(not_found)?;

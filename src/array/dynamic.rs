@@ -1,0 +1,564 @@
+//! An array whose element type is known only at run time: the whole logic of arrays.
+//!
+//! ```text
+//! shape, order, dtype  ->  Selection  ->  bytes lo..hi of the linear array  ->  pages to map
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Element `(i, j, ...)` lies at byte `i * stride_i + j * stride_j + ...`, without padding, so
+//!    growth along the major axis moves nothing.
+//! 2. Bytes beyond the last element never become visible: growth resets them to the fill value.
+//! 3. There is one handle of an array in a transaction; what re-maps pages takes it exclusively.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::descriptor::Descriptor;
+use super::dtype::Dtype;
+use super::error::ArrayError;
+use super::index::{Index, Selection, resolve};
+use super::layout::{copies, is_contiguous};
+use super::shape::{self, Order};
+use super::view;
+use crate::txn::{ArrayEntry, Attributes, CatalogChange, Node, Owner, Segment, Transaction};
+use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, PageRange, Tid};
+
+/// Runs of at least this many bytes are written one by one, past memory.
+const LONG_RUN_BYTES: u64 = 64 << 10;
+/// Bytes copied into private pages between two looks at how many there are.
+const ROUND_BYTES: u64 = 16 << 20;
+
+/// How to create an array.
+#[derive(Clone, Debug, Default)]
+pub struct ArrayOptions {
+    order: Order,
+    block_bytes: Option<u64>,
+    fill: Option<Vec<u8>>,
+}
+
+impl ArrayOptions {
+    /// C order, the store's block size, filled with zeros.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which axis varies fastest.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Bytes of a block: a power of two from 64 KiB to 1 GiB.
+    #[must_use]
+    pub fn block_bytes(mut self, bytes: u64) -> Self {
+        self.block_bytes = Some(bytes);
+        self
+    }
+
+    /// The bytes of one element, which elements have that nobody wrote.
+    #[must_use]
+    pub fn fill(mut self, element: &[u8]) -> Self {
+        self.fill = Some(element.to_vec());
+        self
+    }
+}
+
+/// A handle of one array of any element type, within a transaction.
+pub struct DynArray<'t> {
+    transaction: &'t Transaction,
+    id: ArrayId,
+    name: Arc<str>,
+    block_bytes: u64,
+    descriptor: Descriptor,
+    // Whether views may live while the array is resized, so that it must not move.
+    in_place: bool,
+}
+
+impl<'t> DynArray<'t> {
+    /// Creates an array of `shape`, all elements of which have the fill value.
+    ///
+    /// Groups above it are created as needed. Cost O(1): nothing is allocated for elements.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError`] if the name is taken or is none, the shape is too large, or options are
+    /// impossible.
+    pub fn create(
+        transaction: &'t Transaction,
+        name: &str,
+        dtype: &Dtype,
+        shape: &[u64],
+        options: &ArrayOptions,
+    ) -> Result<Self, ArrayError> {
+        let block_bytes = options.block_bytes.unwrap_or(transaction.block_bytes());
+        if !block_bytes.is_power_of_two()
+            || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes)
+        {
+            return Err(ArrayError::BlockSize { bytes: block_bytes });
+        }
+        Selection::whole(shape, dtype.itemsize(), options.order)?;
+        let descriptor = Descriptor::new(dtype.clone(), options.order, options.fill.as_deref())?;
+        let name: Arc<str> = Arc::from(name);
+        let entry = ArrayEntry {
+            id: transaction.next_array()?,
+            shape: Arc::from(shape),
+            block_bytes,
+            descriptor: Arc::from(descriptor.to_json()?),
+            attributes: Attributes::new(),
+            created: Tid::ZERO,
+            changed: Tid::ZERO,
+        };
+        let change = CatalogChange::CreateArray { name: Arc::clone(&name), entry };
+        transaction.change_any(change)?;
+        Self::open(transaction, &name)
+    }
+
+    /// Opens the array `name`. Cost O(1): nothing is mapped yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::NotFound`], [`ArrayError::IsGroup`], or
+    /// [`TransactionError::AlreadyOpen`](crate::txn::TransactionError::AlreadyOpen) while another
+    /// handle of it is alive in this transaction.
+    pub fn open(transaction: &'t Transaction, name: &str) -> Result<Self, ArrayError> {
+        let catalog = transaction.catalog();
+        let Some(entry) = catalog.array(name) else {
+            let name = name.to_owned();
+            return Err(match catalog.node(&name) {
+                Some(Node::Group(_)) => ArrayError::IsGroup { name },
+                _ => ArrayError::NotFound { name },
+            });
+        };
+        let descriptor = Descriptor::from_json(&entry.descriptor)?;
+        let nbytes = shape::nbytes(&entry.shape, descriptor.dtype.itemsize())?;
+        let (id, block_bytes) = (entry.id, entry.block_bytes);
+        transaction.open_array(id, nbytes.div_ceil(PAGE_BYTES), || descriptor.hole_content())?;
+        let (name, in_place) = (Arc::from(name), false);
+        Ok(Self { transaction, id, name, block_bytes, descriptor, in_place })
+    }
+
+    /// The name it was opened by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The transaction it belongs to.
+    #[must_use]
+    pub fn transaction(&self) -> &'t Transaction {
+        self.transaction
+    }
+
+    /// Identity within the store.
+    #[must_use]
+    pub fn id(&self) -> ArrayId {
+        self.id
+    }
+
+    /// Element type.
+    #[must_use]
+    pub fn dtype(&self) -> &Dtype {
+        &self.descriptor.dtype
+    }
+
+    /// Which axis varies fastest.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.descriptor.order
+    }
+
+    /// One element as elements are that nobody wrote; `None` for zeros.
+    #[must_use]
+    pub fn fill(&self) -> Option<&[u8]> {
+        self.descriptor.fill.as_deref()
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
+    /// Length along each axis.
+    #[must_use]
+    pub fn shape(&self) -> Arc<[u64]> {
+        match self.transaction.catalog().array_by_id(self.id) {
+            Some(entry) => Arc::clone(&entry.shape),
+            // The array was removed through the catalog while the handle lived.
+            None => Arc::from([0]),
+        }
+    }
+
+    /// Number of axes.
+    #[must_use]
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// Bytes of an element.
+    #[must_use]
+    pub fn itemsize(&self) -> u64 {
+        self.descriptor.dtype.itemsize()
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn size(&self) -> u128 {
+        shape::size(&self.shape())
+    }
+
+    /// Number of bytes of all elements.
+    #[must_use]
+    pub fn nbytes(&self) -> u64 {
+        shape::nbytes(&self.shape(), self.itemsize()).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes from one element to the next along each axis.
+    #[must_use]
+    pub fn strides(&self) -> Vec<u64> {
+        shape::strides(&self.shape(), self.itemsize(), self.order())
+    }
+
+    /// Length along the major axis: the first in C order, the last in Fortran order.
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`](super::ShapeError) for an array without axes, which has no length.
+    pub fn len(&self) -> Result<u64, ArrayError> {
+        Ok(shape::len(&self.shape(), self.order())?)
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shape().contains(&0)
+    }
+
+    /// The elements that `indices` select, as NumPy's basic indexing has it.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`](super::IndexError).
+    pub fn select(&self, indices: &[Index]) -> Result<Selection, ArrayError> {
+        Ok(resolve(indices, &self.shape(), self.itemsize(), self.order())?)
+    }
+
+    /// Attributes, as JSON text by key.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        let catalog = self.transaction.catalog();
+        catalog.array_by_id(self.id).map(|entry| entry.attributes.clone()).unwrap_or_default()
+    }
+
+    /// Sets an attribute.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`](crate::txn::TransactionError::ReadOnly).
+    pub fn set_attribute(
+        &mut self,
+        key: &str,
+        value: &serde_json::Value,
+    ) -> Result<(), ArrayError> {
+        self.change_attribute(key, Some(Arc::from(value.to_string())))
+    }
+
+    /// Removes an attribute; nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`](crate::txn::TransactionError::ReadOnly).
+    pub fn remove_attribute(&mut self, key: &str) -> Result<(), ArrayError> {
+        self.change_attribute(key, None)
+    }
+
+    fn change_attribute(&mut self, key: &str, value: Option<Arc<str>>) -> Result<(), ArrayError> {
+        let (owner, key) = (Owner::Array(self.id), Arc::from(key));
+        Ok(self.transaction.change(CatalogChange::Attribute { owner, key, value })?)
+    }
+
+    /// Copies the selected elements into `bytes`, dense in `order`.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BufferSize`] if `bytes` has not the selection's size.
+    pub fn read(
+        &self,
+        selection: &Selection,
+        order: Order,
+        bytes: &mut [u8],
+    ) -> Result<(), ArrayError> {
+        require_size(selection, bytes.len())?;
+        let Some((start, _)) = selection.byte_range() else { return Ok(()) };
+        let memory = view::bytes(self, selection)?;
+        for copy in copies(selection, order) {
+            let (from, to) = (to_usize(copy.array_offset - start), to_usize(copy.buffer_offset));
+            let len = to_usize(copy.len);
+            bytes[to..to + len].copy_from_slice(&memory[from..from + len]);
+        }
+        Ok(())
+    }
+
+    /// Gives the selected elements the values in `bytes`, dense in `order`.
+    ///
+    /// Contiguous parts of whole blocks go straight to fresh extents, the rest into private pages
+    /// that are staged when there are many: memory does not bound the size.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BufferSize`] if `bytes` has not the selection's size; errors of the disk.
+    pub fn write(
+        &mut self,
+        selection: &Selection,
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<(), ArrayError> {
+        require_size(selection, bytes.len())?;
+        if is_contiguous(selection, order) {
+            return Ok(self.transaction.write(self.id, selection.offset(), bytes)?);
+        }
+        let mut all = copies(selection, order).peekable();
+        if all.peek().is_some_and(|copy| copy.len >= LONG_RUN_BYTES) {
+            for copy in all {
+                let from = to_usize(copy.buffer_offset);
+                let part = &bytes[from..from + to_usize(copy.len)];
+                self.transaction.write(self.id, copy.array_offset, part)?;
+            }
+            return Ok(());
+        }
+        let Some((start, _)) = selection.byte_range() else { return Ok(()) };
+        while all.peek().is_some() {
+            let mut copied = 0;
+            let memory = view::bytes_mut(self, selection)?;
+            while copied < ROUND_BYTES
+                && let Some(copy) = all.next()
+            {
+                let to = to_usize(copy.array_offset - start);
+                let from = to_usize(copy.buffer_offset);
+                let len = to_usize(copy.len);
+                memory[to..to + len].copy_from_slice(&bytes[from..from + len]);
+                copied += copy.len;
+            }
+            self.transaction.wrote(self.id, copied)?;
+        }
+        Ok(())
+    }
+
+    /// Writes into the array's linear bytes, from byte `at` on: how streams of elements in the
+    /// array's own order come in.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BeyondEnd`] if the array has not that many bytes; errors of the disk.
+    pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        let nbytes = self.nbytes();
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
+            return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
+        }
+        Ok(self.transaction.write(self.id, at, bytes)?)
+    }
+
+    /// Appends `rows`, dense in `order`, along the major axis. Cost O(rows), whatever the array's
+    /// length. Nothing happens for no rows.
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`](super::ShapeError) if the other axes do not match. After any error the array
+    /// has its old shape.
+    pub fn append(
+        &mut self,
+        rows_shape: &[u64],
+        order: Order,
+        rows: &[u8],
+    ) -> Result<(), ArrayError> {
+        let before = self.shape();
+        let after = shape::appended(&before, self.order(), rows_shape)?;
+        let rows_selection = Selection::whole(rows_shape, self.itemsize(), order)?;
+        require_size(&rows_selection, rows.len())?;
+        if after[..] == before[..] {
+            return Ok(());
+        }
+        let tail = self.tail(&after, &before)?;
+        self.resize(&after)?;
+        if let Err(error) = self.write(&tail, order, rows) {
+            // Best effort: if this fails too, the transaction is poisoned and can only abort.
+            let _ = self.resize(&before);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The elements that an array of shape `after` has and one of shape `before` has not.
+    fn tail(&self, after: &[u64], before: &[u64]) -> Result<Selection, ArrayError> {
+        let axis = shape::major_axis(before.len(), self.order()).unwrap_or(0);
+        let all = Index::Slice { start: None, stop: None, step: None };
+        let mut indices = vec![all; before.len()];
+        let start = Some(i128::from(before[axis]));
+        indices[axis] = Index::Slice { start, stop: None, step: None };
+        Ok(resolve(&indices, after, self.itemsize(), self.order())?)
+    }
+
+    /// Gives the array another shape, also another number of axes: the linear bytes stay and are
+    /// read anew. What was not there before has the fill value. Cost O(1).
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`](super::ShapeError) if it is too large.
+    pub fn resize(&mut self, shape: &[u64]) -> Result<(), ArrayError> {
+        let before = self.shape();
+        if before[..] == *shape {
+            return Ok(());
+        }
+        Selection::whole(shape, self.itemsize(), self.order())?;
+        let (old, new) = (self.nbytes(), shape::nbytes(shape, self.itemsize())?);
+        let layout = old > 0 && !grows_only(&before, shape, self.order());
+        let shape = Arc::from(shape);
+        let array = self.id;
+        let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
+        // First what may be refused, so that the array is as it was then.
+        self.transaction.reserve(self.id, new_end, !self.in_place)?;
+        let change = CatalogChange::Shape { array, shape, layout };
+        if let Err(error) = self.transaction.change_any(change) {
+            self.transaction.reserve(self.id, old_end, false)?;
+            return Err(error.into());
+        }
+        if new < old {
+            self.cut(old, new)?;
+        }
+        if new > old {
+            self.transaction.forget_private(self.id, PageRange::new(old_end, new_end))?;
+            self.reset_bytes(old, new.min(old_end * PAGE_BYTES))?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the bytes from `new` to `old`, the end so far.
+    fn cut(&mut self, old: u64, new: u64) -> Result<(), ArrayError> {
+        let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
+        if new_end < old_end {
+            self.transaction.punch(self.id, PageRange::new(new_end, old_end))?;
+        }
+        if new.is_multiple_of(PAGE_BYTES) {
+            return Ok(());
+        }
+        // Who still sees the old length and writes to the rest of the last page is in conflict;
+        // else what it writes would be there after growth.
+        self.transaction.touch(self.id, PageRange::new(new_end - 1, new_end))?;
+        if self.in_place {
+            // Views of the old length may live.
+            self.reset_bytes(new, old.min(new_end * PAGE_BYTES))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps invariant 2: bytes `from..to` of one page get the fill value if they have it not.
+    fn reset_bytes(&mut self, from: u64, to: u64) -> Result<(), ArrayError> {
+        if from >= to {
+            return Ok(());
+        }
+        let fill = self.descriptor.fill.clone().unwrap_or_else(|| Arc::from([0]));
+        let phase = to_usize(from % fill.len() as u64);
+        let wanted: Vec<u8> =
+            fill.iter().copied().cycle().skip(phase).take(to_usize(to - from)).collect();
+        let range = Selection::whole(&[to], 1, Order::C)?.select(&[Index::Slice {
+            start: Some(i128::from(from)),
+            stop: None,
+            step: None,
+        }])?;
+        if view::bytes(self, &range)? != wanted {
+            self.transaction.write(self.id, from, &wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the stored content of the selected elements with its checksums.
+    ///
+    /// Reads whole blocks, past memory. Changes of this transaction are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Checksum`](crate::txn::StorageError::Checksum).
+    pub fn verify(&self, selection: &Selection) -> Result<(), ArrayError> {
+        match selection.byte_range() {
+            Some((lo, hi)) => Ok(self.transaction.verify(self.id, PageRange::covering(lo, hi))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the array's pages lie on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::Transaction`] if the index cannot be read.
+    pub fn segments(&self) -> Result<Vec<Segment>, ArrayError> {
+        let pages = PageRange::covering(0, self.nbytes());
+        Ok(self.transaction.segments(self.id, pages)?)
+    }
+
+    /// Writes what was stored through views so far to extents, as a commit would, so that the
+    /// memory is free again. Nothing is committed by it.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::Transaction`] if the disk is full or fails.
+    pub fn stage(&mut self) -> Result<(), ArrayError> {
+        Ok(self.transaction.stage(self.id)?)
+    }
+
+    /// Asks the kernel to read the selected elements ahead.
+    pub fn will_need(&self, selection: &Selection) {
+        if let Some((lo, hi)) = selection.byte_range() {
+            self.transaction.will_need(self.id, PageRange::covering(lo, hi));
+        }
+    }
+
+    /// Says whether views may live while the array is resized.
+    pub(super) fn keep_in_place(&mut self, in_place: bool) {
+        self.in_place = in_place;
+    }
+
+    /// Maps what `selection` selects; the address of byte `start` of the array, and `start`.
+    pub(super) fn memory(
+        &self,
+        selection: &Selection,
+        write: bool,
+    ) -> Result<(NonNull<u8>, u64), ArrayError> {
+        let Some((lo, hi)) = selection.byte_range() else {
+            return Ok((NonNull::dangling(), 0));
+        };
+        let pages = PageRange::covering(lo, hi);
+        let memory = self.transaction.map(self.id, pages, write)?;
+        Ok((memory, pages.start_byte()))
+    }
+}
+
+impl Drop for DynArray<'_> {
+    fn drop(&mut self) {
+        self.transaction.close_array(self.id);
+    }
+}
+
+fn require_size(selection: &Selection, given: usize) -> Result<(), ArrayError> {
+    let expected = selection.nbytes();
+    if expected == given as u64 {
+        return Ok(());
+    }
+    Err(ArrayError::BufferSize { expected, given })
+}
+
+/// Whether every element that is in both shapes lies at the same byte.
+fn grows_only(before: &[u64], after: &[u64], order: Order) -> bool {
+    if before.len() != after.len() {
+        return false;
+    }
+    let Some(major) = shape::major_axis(before.len(), order) else { return true };
+    before.iter().zip(after).enumerate().all(|(axis, (a, b))| axis == major || a == b)
+}
+
+fn to_usize(bytes: u64) -> usize {
+    // Offsets within what is mapped or in a slice: both fit the address space.
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

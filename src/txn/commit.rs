@@ -1,0 +1,281 @@
+//! The commit protocol, step by step; the steps and invariants are numbered in [`txn`](super).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::conflict::{Changes, first_conflict};
+use super::error::{CommitError, TransactionError};
+use super::session::Context;
+use super::store::Shared;
+use super::transaction::{Inner, Transaction, take_over};
+use super::working::Working;
+use super::write_out;
+use crate::storage::StorageError;
+use crate::storage::extent::{Place, Source};
+use crate::storage::record::{
+    Draft, DraftChange, DraftSource, INLINE_PAGES_MAX, NOTE_BYTES_MAX, Record,
+};
+use crate::storage::state::State;
+use crate::units::{ArrayId, PageRange, PageSet, Tid};
+
+/// Pages of one array that travel inside the record.
+type Inline = HashMap<ArrayId, PageSet>;
+
+/// Commits `inner`, the changes of `transaction`.
+pub(super) fn commit(
+    transaction: &Transaction,
+    mut inner: Inner,
+    note: &str,
+) -> Result<Tid, CommitError> {
+    let cx = transaction.context();
+    let shared = &transaction.shared;
+    let result = if inner.poisoned {
+        Err(TransactionError::Poisoned.into())
+    } else if transaction.writes {
+        steps(shared, &cx, &mut inner, note)
+    } else {
+        Ok(inner.session.state.tid)
+    };
+    shared.end(inner, &cx);
+    if result.is_ok() {
+        shared.checkpoint_if_due();
+    }
+    result
+}
+
+fn steps(
+    shared: &Arc<Shared>,
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    note: &str,
+) -> Result<Tid, CommitError> {
+    if note.len() > NOTE_BYTES_MAX {
+        let what = "the note of a commit has at most 65536 bytes".to_owned();
+        let place = "commit".to_owned();
+        return Err(TransactionError::from(StorageError::Corrupted { place, what }).into());
+    }
+    // An array without a name any more has no data to commit.
+    inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
+    let inline = write_changes(cx, inner)?;
+    if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
+        return Ok(inner.session.state.tid);
+    }
+    if !inner.set.allocated.is_empty() {
+        cx.engine.sync().map_err(TransactionError::from)?;
+    }
+    let record = {
+        let _commit_lock = shared.commit_lock.lock();
+        let (head, newer) = shared.head_and_newer(inner.session.state.tid);
+        refuse_conflicts(inner, &inline, &newer, &head)?;
+        let draft = draft(inner, &inline, &newer, &head, note)?;
+        let record = append(cx, &draft)?;
+        let next = head.apply(&record);
+        let next = next.map_err(|source| CommitError::Unknown { tid: record.tid, source })?;
+        let record = Arc::new(record);
+        shared.publish(Arc::new(next), Arc::clone(&record));
+        record
+    };
+    free_unnamed(cx, inner, &record);
+    rename_created(inner, &record);
+    let (head, newer) = shared.head_and_newer(inner.session.state.tid);
+    if inner.session.advance(cx, head, &newer).is_err() {
+        // The commit stands; only the mappings of this session are useless now.
+        inner.session.arrays.clear();
+    }
+    Ok(record.tid)
+}
+
+/// Step 1: writes changed pages to extents, or returns them if they fit into the record.
+fn write_changes(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, TransactionError> {
+    let mut plans = Vec::new();
+    let mut pages_count = 0;
+    for (&id, working) in &inner.session.arrays {
+        if working.writable.is_empty() {
+            continue;
+        }
+        let changed = write_out::changed_pages(working)?;
+        let planned = write_out::plan(&changed, &working.pages, working.block_pages())?;
+        pages_count += planned.count();
+        if !planned.is_empty() {
+            plans.push((id, changed, planned));
+        }
+    }
+    let fits = pages_count <= INLINE_PAGES_MAX && inner.set.allocated.is_empty();
+    let mut inline = Inline::new();
+    for (id, changed, planned) in plans {
+        let Some(working) = inner.session.arrays.get_mut(&id) else { continue };
+        if fits {
+            changed.iter().for_each(|range| working.written.insert(range));
+            for range in planned.iter() {
+                working.map(cx, range, false)?;
+            }
+            let mut carried = planned.clone();
+            working.written.iter().for_each(|range| carried.remove(range));
+            carried.iter().for_each(|range| working.carried.insert(range));
+            inline.insert(id, planned);
+        } else {
+            let segments = write_out::write(cx, working, &planned, &mut inner.set.allocated)?;
+            take_over(cx, working, &changed, &planned, &segments)?;
+        }
+    }
+    Ok(inline)
+}
+
+fn has_staged(inner: &Inner) -> bool {
+    inner.session.arrays.values().any(|working| !working.written.is_empty())
+}
+
+/// Step 4.
+fn refuse_conflicts(
+    inner: &Inner,
+    inline: &Inline,
+    newer: &[Arc<Record>],
+    head: &State,
+) -> Result<(), CommitError> {
+    if newer.is_empty() {
+        return Ok(());
+    }
+    let written = |(&id, working): (&ArrayId, &Working)| {
+        (!working.written.is_empty() || inline.contains_key(&id))
+            .then(|| (id, working.written.clone()))
+    };
+    let pages: BTreeMap<ArrayId, PageSet> =
+        inner.session.arrays.iter().filter_map(written).collect();
+    let base = &inner.session.state.catalog;
+    // Arrays created here are nobody else's: they cannot conflict and are not in the base.
+    let pages = pages.into_iter().filter(|(id, _)| base.array_by_id(*id).is_some()).collect();
+    let (catalog, _) = inner.set.for_record(head.catalog.next_array());
+    let ours = Changes { pages: &pages, catalog: &catalog, base };
+    match first_conflict(&ours, newer, &head.catalog) {
+        Some(conflict) => Err(CommitError::Conflict(conflict)),
+        None => Ok(()),
+    }
+}
+
+fn draft<'a>(
+    inner: &'a Inner,
+    inline: &Inline,
+    newer: &[Arc<Record>],
+    head: &State,
+    note: &str,
+) -> Result<Draft<'a>, TransactionError> {
+    let (catalog, real) = inner.set.for_record(head.catalog.next_array());
+    let mut ids: Vec<ArrayId> = inner.session.arrays.keys().copied().collect();
+    ids.sort_by_key(|id| real.get(id).copied().unwrap_or(*id));
+    let mut data = Vec::new();
+    for id in ids {
+        let working = &inner.session.arrays[&id];
+        let array = real.get(&id).copied().unwrap_or(id);
+        let inline = inline.get(&id);
+        for (range, carried) in named_pages(id, working, newer) {
+            push_changes(&mut data, (array, carried), working, range, inline)?;
+        }
+    }
+    Ok(Draft {
+        tid: head.tid.next(),
+        base: inner.session.state.tid,
+        time_ns: now_ns().max(head.time_ns),
+        note: Arc::from(note),
+        catalog,
+        data,
+    })
+}
+
+/// The pages the record shall name, ascending, and whether they are carried along: those written,
+/// and those carried except where a newer commit changed them, since what was carried is older.
+fn named_pages(id: ArrayId, working: &Working, newer: &[Arc<Record>]) -> Vec<(PageRange, bool)> {
+    let mut carried = working.carried.clone();
+    for change in newer.iter().flat_map(|record| &record.data) {
+        if change.array == id && !change.carried {
+            carried.remove(change.segment.pages);
+        }
+    }
+    working.written.iter().for_each(|range| carried.remove(range));
+    let mut named: Vec<_> = working.written.iter().map(|range| (range, false)).collect();
+    named.extend(carried.iter().map(|range| (range, true)));
+    named.sort_unstable_by_key(|(range, _)| range.start);
+    named
+}
+
+fn push_changes<'a>(
+    data: &mut Vec<DraftChange<'a>>,
+    (array, carried): (ArrayId, bool),
+    working: &'a Working,
+    range: PageRange,
+    inline: Option<&PageSet>,
+) -> Result<(), TransactionError> {
+    let nothing = PageSet::new();
+    let inline = inline.unwrap_or(&nothing);
+    let mut parts: Vec<(PageRange, bool)> =
+        inline.iter_in(range).map(|part| (part, true)).collect();
+    parts.extend(inline.missing_in(range).into_iter().map(|part| (part, false)));
+    parts.sort_unstable_by_key(|(part, _)| part.start);
+    for (part, is_inline) in parts {
+        if is_inline {
+            let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
+            let source = DraftSource::Inline(bytes);
+            data.push(DraftChange { array, pages: part, source, carried });
+            continue;
+        }
+        for segment in working.pages.lookup(part)? {
+            let source = DraftSource::Stored(segment.source);
+            data.push(DraftChange { array, pages: segment.pages, source, carried });
+        }
+    }
+    Ok(())
+}
+
+/// Step 5.
+fn append(cx: &Context<'_>, draft: &Draft<'_>) -> Result<Record, CommitError> {
+    cx.engine.append(draft).map_err(|error| match error {
+        StorageError::Unknown { tid, source } => CommitError::Unknown { tid, source: *source },
+        other => CommitError::NotCommitted(other.into()),
+    })
+}
+
+/// Gives back what was staged and then overtaken by later changes of the same transaction.
+fn free_unnamed(cx: &Context<'_>, inner: &mut Inner, record: &Record) {
+    let named: BTreeSet<Place> = record
+        .data
+        .iter()
+        .filter_map(|change| match &change.segment.source {
+            Source::Extent { extent, .. } => Some(extent.place()),
+            Source::Hole => None,
+        })
+        .collect();
+    for (place, pages) in inner.set.allocated.drain(..) {
+        if !named.contains(&place) {
+            cx.engine.free(place, pages);
+        }
+    }
+}
+
+/// Gives the working copies of arrays created here their real ids.
+fn rename_created(inner: &mut Inner, record: &Record) {
+    use crate::storage::catalog::CatalogChange;
+    let real = record.catalog.iter().filter_map(|change| match change {
+        CatalogChange::CreateArray { entry, .. } => Some(entry.id),
+        _ => None,
+    });
+    let provisional: Vec<ArrayId> = inner
+        .set
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            CatalogChange::CreateArray { entry, .. } => Some(entry.id),
+            _ => None,
+        })
+        .collect();
+    for (from, to) in provisional.into_iter().zip(real) {
+        if let Some(working) = inner.session.arrays.remove(&from) {
+            inner.session.arrays.insert(to, working);
+        }
+    }
+}
+
+/// Nanoseconds since 1970, by this machine's clock.
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

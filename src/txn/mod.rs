@@ -1,0 +1,63 @@
+//! Who sees what: snapshots, private changes, conflicts, commit and abort.
+//!
+//! ```text
+//!            base state (immutable)           head state
+//! begin  ->  | array pages ... |              | ... |
+//!               ^ mapped copy-on-write            ^ append record under the commit lock
+//!            private pages --- write out ---> fresh extents
+//! ```
+//!
+//! # The commit protocol
+//!
+//! 1. Find the pages that were written (the kernel knows) and write them to fresh extents, or keep
+//!    them aside if they are few enough to travel inside the record.
+//! 2. Make the extents durable.
+//! 3. Take the commit lock.
+//! 4. Compare the write set with every record since the base: the first committer wins.
+//! 5. Append the record and make it durable: the commit point.
+//! 6. Publish the new head, release the lock, map the new extents over the private pages.
+//!
+//! # Invariants
+//!
+//! 1. A transaction sees its base state and its own changes, nothing else (snapshot isolation).
+//! 2. No private page reaches an extent that a record names before its record is appended.
+//! 3. Space that was allocated and is named by no record is given back when the transaction ends.
+//! 4. A session that returns to the pool has no private pages left: every mapped page shows the
+//!    content its state says.
+//! 5. Pages are re-mapped only while nobody can hold a view of them.
+//!
+//! # Failure
+//!
+//! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (step 5
+//! failed half way); see [`CommitError`].
+
+mod commit;
+mod conflict;
+mod error;
+mod gather;
+mod pack;
+mod session;
+mod snapshot;
+mod store;
+mod transaction;
+mod undo;
+mod working;
+mod write_out;
+mod write_set;
+
+pub use conflict::Conflict;
+pub use error::{CommitError, TransactionError};
+pub use pack::{Keep, PackSummary};
+pub use session::HoleContent;
+pub use store::{CreateOptions, OpenOptions, Store};
+pub use transaction::{Savepoint, Transaction};
+pub use undo::Undo;
+
+pub use crate::storage::catalog::{
+    ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,
+};
+pub use crate::storage::check::{Damage, Report};
+pub use crate::storage::engine::Usage;
+pub use crate::storage::extent::{Segment, Source};
+pub use crate::storage::record::Record;
+pub use crate::storage::{StorageError, catalog};

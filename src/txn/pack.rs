@@ -1,0 +1,77 @@
+//! Forgetting history and giving its space back.
+//!
+//! # Invariants
+//!
+//! 1. What the head, a kept commit or a pinned snapshot names stays.
+//! 2. A transaction that may still commit keeps the records after its base, so that conflicts are
+//!    found.
+
+use super::error::TransactionError;
+use super::store::Store;
+use crate::storage::StorageError;
+use crate::units::{PAGE_BYTES, Tid};
+
+/// Which history to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keep {
+    /// Only the newest commit.
+    Head,
+    /// This commit and all later ones.
+    From(Tid),
+    /// The oldest tagged commit and all later ones; all of nothing tagged is only the newest.
+    AllTags,
+    /// What was newest at this time (nanoseconds since 1970) and all later commits.
+    Since(i64),
+}
+
+/// What a pack did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackSummary {
+    /// The oldest commit that can still be read.
+    pub oldest: Tid,
+    /// Commits that were forgotten.
+    pub forgotten: u64,
+    /// Bytes of data files that became free.
+    pub freed_bytes: u64,
+}
+
+impl Store {
+    /// Forgets the history before what `keep` names, and frees its space for new data.
+    ///
+    /// Tags of forgotten commits stay as names but cannot be read any more. Cost O(index). Waits
+    /// for commits; transactions go on.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Locked`] while other processes read the store, [`StorageError::NoCommit`]
+    /// if there is no such commit.
+    pub fn pack(&self, keep: Keep) -> Result<PackSummary, TransactionError> {
+        let shared = &self.shared;
+        let _commit_lock = shared.commit_lock.lock();
+        // Idle sessions map extents that nothing may name any more.
+        shared.drop_idle();
+        let (head, _) = shared.head_and_newer(Tid(u64::MAX));
+        let oldest = shared.engine.oldest();
+        let wanted = match keep {
+            Keep::Head => head.tid,
+            Keep::From(tid) if tid > head.tid => {
+                return Err(StorageError::NoCommit { tid, head: head.tid }.into());
+            }
+            Keep::From(tid) => tid,
+            Keep::AllTags => {
+                let tags = head.catalog.tags().map(|(_, tid)| tid).filter(|&tid| tid >= oldest);
+                tags.min().unwrap_or(head.tid)
+            }
+            Keep::Since(time_ns) => shared.newest_at(time_ns)?.unwrap_or(oldest),
+        };
+        let writer = shared.pins.oldest_writer().unwrap_or(head.tid);
+        let keep = wanted.min(writer).max(oldest);
+        Ok(shared.replace_head_by(|pinned| {
+            let packed = shared.engine.pack(keep, pinned)?;
+            let freed_bytes = packed.freed_pages * PAGE_BYTES;
+            let summary = PackSummary { oldest: keep, forgotten: packed.forgotten, freed_bytes };
+            Ok((packed.head, summary))
+        })?)
+    }
+}

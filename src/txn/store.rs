@@ -1,0 +1,438 @@
+//! An open store: the engine, the newest state, and the sessions that wait for the next begin.
+//!
+//! # Lock order
+//!
+//! `commit_lock` < `head` < `idle` < locks of the engine. A transaction's own lock comes before
+//! all of them.
+//!
+//! # Invariants
+//!
+//! 1. `head` is the state after the last record of the log.
+//! 2. `recent` holds, without gaps and ending with the head's, every record after the base of each
+//!    transaction that may commit and of each idle session.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::error::{CommitError, TransactionError};
+use super::session::{Context, Session};
+use super::snapshot::{Pin, Pins};
+use super::transaction::{Inner, Transaction};
+use crate::storage::StorageError;
+use crate::storage::backend::{Backend, Directory};
+use crate::storage::catalog::{Catalog, CatalogChange, check_name};
+use crate::storage::check::Report;
+use crate::storage::engine::{Engine, Usage};
+use crate::storage::local::{LocalEngine, LocalOptions, Mode};
+use crate::storage::record::Record;
+use crate::storage::state::State;
+use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
+use crate::vm::VmaBudget;
+
+/// Most sessions kept for the next begin.
+const IDLE_MAX: usize = 4;
+/// An idle session further behind than this is not worth keeping.
+const BEHIND_MAX: u64 = 4096;
+
+/// How to create a store.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CreateOptions {
+    /// Bytes of a block of arrays that do not choose: a power of two from 64 KiB to 1 GiB.
+    pub block_bytes: u64,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self { block_bytes: BLOCK_BYTES_DEFAULT }
+    }
+}
+
+/// How to open a store.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
+    pub read_only: bool,
+}
+
+impl OpenOptions {
+    /// To read only.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self { read_only: true }
+    }
+}
+
+struct Head {
+    state: Arc<State>,
+    recent: VecDeque<Arc<Record>>,
+}
+
+/// What all transactions of an open store share.
+pub(super) struct Shared {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) pins: Pins,
+    pub(super) commit_lock: Mutex<()>,
+    path: PathBuf,
+    pub(super) block_bytes: u64,
+    head: RwLock<Head>,
+    // With whether they were mapped for writing.
+    idle: Mutex<Vec<(Session, bool)>>,
+    budget: Arc<VmaBudget>,
+}
+
+/// An open store. Cheap to clone; all clones are the same store.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use zbigarray::{Store, CreateOptions};
+/// let store = Store::create(dir.path().join("s.zba"), CreateOptions::default())?;
+/// let transaction = store.begin()?;
+/// transaction.commit()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Creates a store in a directory that does not exist or is empty, and opens it.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
+    /// system's error.
+    pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
+        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
+        let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
+        LocalEngine::create(&backend, &local)?;
+        Self::open_on(&backend, Mode::ReadWrite, &local)
+    }
+
+    /// Opens a store. Reads the newest checkpoint and the log after it; the cost does not depend
+    /// on the amount of data.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`] or
+    /// [`StorageError::Locked`].
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
+        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
+        let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
+        Self::open_on(&backend, mode, &LocalOptions::default())
+    }
+
+    /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
+    /// rigs that test what a disk can do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_on(
+        backend: &Arc<dyn Backend>,
+        mode: Mode,
+        options: &LocalOptions,
+    ) -> Result<Self, StorageError> {
+        let (engine, state) = LocalEngine::open(backend, mode, options)?;
+        let block_bytes = engine.format().block_bytes;
+        let head = Head { state: Arc::new(state), recent: VecDeque::new() };
+        let shared = Shared {
+            engine: Box::new(engine),
+            pins: Pins::default(),
+            commit_lock: Mutex::new(()),
+            path: PathBuf::from(backend.location()),
+            block_bytes,
+            head: RwLock::new(head),
+            idle: Mutex::new(Vec::new()),
+            budget: Arc::clone(VmaBudget::process()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Begins a transaction on the newest commit.
+    ///
+    /// Cost O(pages that commits changed since the last transaction ended).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::ReadOnly`] if the store was opened so, [`StorageError::Poisoned`] after a
+    /// failed write.
+    pub fn begin(&self) -> Result<Transaction, TransactionError> {
+        if !self.shared.engine.is_writable() {
+            return Err(StorageError::ReadOnly.into());
+        }
+        if self.shared.engine.is_poisoned() {
+            return Err(StorageError::Poisoned.into());
+        }
+        self.shared.unpinned();
+        Ok(self.begin_on_head(true))
+    }
+
+    /// Begins a transaction on the newest commit that only reads.
+    #[must_use]
+    pub fn begin_read(&self) -> Transaction {
+        self.begin_on_head(false)
+    }
+
+    fn begin_on_head(&self, writes: bool) -> Transaction {
+        let shared = &self.shared;
+        let head = shared.head.read();
+        let pin = shared.pins.pin(Arc::clone(&head.state), writes);
+        let state = Arc::clone(&head.state);
+        let idle = shared.take_idle(writes);
+        let session = idle.and_then(|mut session| {
+            let records = newer_than(&head.recent, session.state.tid);
+            drop(head);
+            let cx = shared.context(writes);
+            session.advance(&cx, Arc::clone(&state), &records).ok().map(|()| session)
+        });
+        let session = session.unwrap_or_else(|| Session::new(state));
+        Transaction::new(Arc::clone(shared), pin, session, writes)
+    }
+
+    /// Begins a transaction that only reads the store as of commit `tid`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if that was packed away, [`StorageError::NoCommit`] if it has
+    /// not happened yet.
+    pub fn at(&self, tid: Tid) -> Result<Transaction, TransactionError> {
+        let pin = self.shared.load_and_pin(tid)?;
+        let session = Session::new(Arc::clone(pin.state()));
+        Ok(Transaction::new(Arc::clone(&self.shared), pin, session, false))
+    }
+
+    /// The newest commit.
+    #[must_use]
+    pub fn head(&self) -> Tid {
+        self.shared.head.read().state.tid
+    }
+
+    /// The oldest commit that can still be read.
+    #[must_use]
+    pub fn oldest(&self) -> Tid {
+        self.shared.engine.oldest()
+    }
+
+    /// Names and metadata as of the newest commit.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        self.shared.head.read().state.catalog.clone()
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Bytes of a block of arrays that do not choose.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        self.shared.block_bytes
+    }
+
+    /// The commits after `after` up to `until`, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if they were packed away.
+    pub fn records(&self, after: Tid, until: Tid) -> Result<Vec<Arc<Record>>, StorageError> {
+        self.shared.engine.records(after, until)
+    }
+
+    /// The newest commit at or before a time in nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::NoCommitThen`] if all kept ones are later.
+    pub fn newest_at(&self, time_ns: i64) -> Result<Tid, TransactionError> {
+        self.shared.newest_at(time_ns)?.ok_or(TransactionError::NoCommitThen)
+    }
+
+    /// Gives commit `tid` a name, as a commit of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; [`StorageError::NoCommit`] or [`StorageError::Forgotten`] within it if
+    /// there is no such commit.
+    pub fn tag(&self, tag: &str, tid: Tid) -> Result<Tid, CommitError> {
+        let (head, oldest) = (self.head(), self.oldest());
+        if tid > head {
+            return Err(TransactionError::from(StorageError::NoCommit { tid, head }).into());
+        }
+        if tid < oldest {
+            return Err(TransactionError::from(StorageError::Forgotten { tid, oldest }).into());
+        }
+        let transaction = self.begin()?;
+        check_name(tag).map_err(TransactionError::from)?;
+        transaction.change(CatalogChange::Tag { tag: Arc::from(tag), tid: Some(tid) })?;
+        transaction.commit_with_note(&format!("tag {tag}"))
+    }
+
+    /// Reads and checks everything on the disk: metadata and, if `data`, all data. `progress` is
+    /// told the bytes of data checked and to be checked.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] only if checking is impossible; damage is in the report.
+    pub fn check(
+        &self,
+        data: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Report, StorageError> {
+        let _commit_lock = self.shared.commit_lock.lock();
+        self.shared.engine.check(data, progress)
+    }
+
+    /// Bytes on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if files cannot be examined.
+    pub fn usage(&self) -> Result<Usage, StorageError> {
+        self.shared.engine.usage()
+    }
+
+    /// Writes a checkpoint, so that the next open has no log to read. Done without asking when
+    /// enough was logged.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the store is as good as before.
+    pub fn checkpoint(&self) -> Result<(), StorageError> {
+        let _commit_lock = self.shared.commit_lock.lock();
+        self.shared.checkpoint()
+    }
+}
+
+impl Shared {
+    pub(super) fn context(&self, writes: bool) -> Context<'_> {
+        Context { engine: &*self.engine, shared: self, writes }
+    }
+
+    /// Pins the state as of commit `tid`.
+    pub(super) fn load_and_pin(&self, tid: Tid) -> Result<Pin, TransactionError> {
+        let _no_pack = self.commit_lock.lock();
+        let head = Arc::clone(&self.head.read().state);
+        let state = if tid == head.tid { head } else { Arc::new(self.engine.load(tid)?) };
+        Ok(self.pins.pin(state, false))
+    }
+
+    /// The kernel mappings this process may have.
+    pub(super) fn budget(&self) -> &Arc<VmaBudget> {
+        &self.budget
+    }
+
+    /// The head, and the records after `base` up to it.
+    pub(super) fn head_and_newer(&self, base: Tid) -> (Arc<State>, Vec<Arc<Record>>) {
+        let head = self.head.read();
+        (Arc::clone(&head.state), newer_than(&head.recent, base))
+    }
+
+    /// Step 6 of the commit protocol; the caller holds the commit lock.
+    pub(super) fn publish(&self, state: Arc<State>, record: Arc<Record>) {
+        let mut head = self.head.write();
+        head.state = state;
+        head.recent.push_back(record);
+        let newest = head.state.tid;
+        let mut idle = self.idle.lock();
+        idle.retain(|(session, _)| newest.0 - session.state.tid.0 < BEHIND_MAX);
+        let idle_oldest = idle.iter().map(|(session, _)| session.state.tid).min();
+        let needed = self.pins.oldest_writer().into_iter().chain(idle_oldest).min();
+        let needed = needed.unwrap_or(newest);
+        while head.recent.front().is_some_and(|record| record.tid <= needed) {
+            head.recent.pop_front();
+        }
+    }
+
+    /// Puts an equal state, based on other files, in the place of the head.
+    pub(super) fn replace_head(&self, state: Arc<State>) {
+        let mut head = self.head.write();
+        assert_eq!(head.state.tid, state.tid, "the head did not move meanwhile");
+        head.state = state;
+    }
+
+    pub(super) fn drop_idle(&self) {
+        self.idle.lock().clear();
+    }
+
+    fn take_idle(&self, writes: bool) -> Option<Session> {
+        let mut idle = self.idle.lock();
+        let at = idle.iter().rposition(|&(_, for_writing)| for_writing == writes)?;
+        Some(idle.swap_remove(at).0)
+    }
+
+    /// Ends a transaction: its private changes are gone, its session waits for the next one.
+    pub(super) fn end(&self, inner: Inner, cx: &Context<'_>) {
+        let Inner { mut session, set, .. } = inner;
+        let clean = session.discard(cx).is_ok();
+        set.allocated.into_iter().for_each(|(place, pages)| self.engine.free(place, pages));
+        let head = self.head.read();
+        // A session behind the records that are kept could never be brought up to date.
+        let first = head.recent.front().map_or(head.state.tid.next(), |record| record.tid);
+        let current = session.state.tid.next() >= first && session.state.tid <= head.state.tid;
+        let mut idle = self.idle.lock();
+        if clean && current && idle.len() < IDLE_MAX && !session.arrays.is_empty() {
+            idle.push((session, cx.writes));
+        }
+    }
+
+    /// The caller holds the commit lock.
+    pub(super) fn checkpoint(&self) -> Result<(), StorageError> {
+        let head = Arc::clone(&self.head.read().state);
+        let state = self.engine.checkpoint(&head)?;
+        self.replace_head(Arc::new(state));
+        Ok(())
+    }
+
+    /// Writes a checkpoint if enough was logged since the last one.
+    pub(super) fn checkpoint_if_due(&self) {
+        if self.engine.wants_checkpoint()
+            && let Some(_commit_lock) = self.commit_lock.try_lock()
+        {
+            // A checkpoint is a copy: the commit that came before it stands whatever happens, and
+            // a failed write has poisoned the engine, so the next call reports it.
+            let _ = self.checkpoint();
+        }
+    }
+
+    pub(super) fn newest_at(&self, time_ns: i64) -> Result<Option<Tid>, StorageError> {
+        let oldest = self.engine.oldest();
+        let head = Arc::clone(&self.head.read().state);
+        let first = self.engine.load(oldest)?;
+        let records = self.engine.records(oldest, head.tid)?;
+        let times = records.iter().map(|record| (record.time_ns, record.tid));
+        let all = std::iter::once((first.time_ns, first.tid)).chain(times);
+        Ok(all.take_while(|&(time, _)| time <= time_ns).last().map(|(_, tid)| tid))
+    }
+
+    /// Runs `step` while nobody can begin; it gets the pinned states and returns the new head.
+    pub(super) fn replace_head_by<T>(
+        &self,
+        step: impl FnOnce(&[Arc<State>]) -> Result<(State, T), StorageError>,
+    ) -> Result<T, StorageError> {
+        let mut head = self.head.write();
+        let (state, result) = step(&self.pins.states())?;
+        assert_eq!(head.state.tid, state.tid, "the head did not move meanwhile");
+        head.state = Arc::new(state);
+        Ok(result)
+    }
+
+    /// Space that was kept for snapshots which are gone becomes free.
+    pub(super) fn unpinned(&self) {
+        // An error leaves the space taken until the next pack or open.
+        let _ = self.engine.unpin(&self.pins.states());
+    }
+}
+
+fn newer_than(recent: &VecDeque<Arc<Record>>, base: Tid) -> Vec<Arc<Record>> {
+    let start = recent.partition_point(|record| record.tid <= base);
+    recent.iter().skip(start).cloned().collect()
+}

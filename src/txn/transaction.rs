@@ -1,0 +1,614 @@
+//! A transaction: one snapshot, private changes, and then commit or abort.
+//!
+//! # Invariants
+//!
+//! 1. At most one handle of an array is alive in a transaction, so that its views are the only
+//!    way to its memory.
+//! 2. Everything that re-maps pages takes the transaction or the array's handle exclusively.
+//!
+//! # Failure
+//!
+//! A step that fails half way poisons the transaction: it can only be aborted. A process that was
+//! forked off cannot commit.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::error::{CommitError, TransactionError};
+use super::session::{Context, HoleContent, Session};
+use super::snapshot::Pin;
+use super::store::Shared;
+use super::working::Working;
+use super::write_out;
+use super::write_set::WriteSet;
+use crate::storage::StorageError;
+use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
+use crate::storage::engine::read_checked;
+use crate::storage::extent::{Segment, Source};
+use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
+use crate::vm::MapError;
+
+/// Bytes written through memory by bulk calls before they are staged to extents: 64 MiB.
+const BUFFERED_BYTES_MAX: u64 = 64 << 20;
+
+/// The changing parts of a transaction.
+pub(super) struct Inner {
+    pub(super) session: Session,
+    pub(super) set: WriteSet,
+    pub(super) poisoned: bool,
+    open: BTreeSet<ArrayId>,
+    buffered_bytes: u64,
+}
+
+/// A snapshot of the whole store and private changes to it.
+///
+/// Arrays are opened from it and cannot outlive it. Dropping it aborts.
+pub struct Transaction {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pin: Pin,
+    pub(super) writes: bool,
+    // Another state whose extents this transaction names.
+    kept: Option<Pin>,
+    process: u32,
+    // `None` once commit or abort took it.
+    inner: Mutex<Option<Inner>>,
+}
+
+/// A point of a transaction to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Savepoint(u64);
+
+impl Transaction {
+    pub(super) fn new(shared: Arc<Shared>, pin: Pin, session: Session, writes: bool) -> Self {
+        let set = WriteSet::new(pin.state().catalog.clone(), pin.state().tid);
+        let (open, process) = (BTreeSet::new(), std::process::id());
+        let inner = Inner { session, set, poisoned: false, open, buffered_bytes: 0 };
+        Self { shared, pin, writes, kept: None, process, inner: Mutex::new(Some(inner)) }
+    }
+
+    /// The commit this transaction's snapshot shows.
+    #[must_use]
+    pub fn base(&self) -> Tid {
+        self.pin.state().tid
+    }
+
+    /// When the commit this transaction's snapshot shows was made: nanoseconds since 1970.
+    #[must_use]
+    pub fn base_time_ns(&self) -> i64 {
+        self.pin.state().time_ns
+    }
+
+    /// Bytes of a block of arrays that do not choose.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        self.shared.block_bytes
+    }
+
+    /// Whether arrays can be changed.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writes
+    }
+
+    /// Names and metadata as this transaction sees them. Cost O(1).
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        match &*self.inner.lock() {
+            Some(inner) => inner.set.catalog.clone(),
+            None => self.pin.state().catalog.clone(),
+        }
+    }
+
+    /// Makes a change of names, groups, attributes or tags, private until commit.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Catalog`] if the change does not fit, [`TransactionError::ReadOnly`].
+    /// [`TransactionError::NeedsHandle`] for arrays to create and shapes, which are more than
+    /// metadata: use a handle.
+    pub fn change(&self, change: CatalogChange) -> Result<(), TransactionError> {
+        match change {
+            CatalogChange::CreateArray { .. } | CatalogChange::Shape { .. } => {
+                Err(TransactionError::NeedsHandle)
+            }
+            change => self.change_any(change),
+        }
+    }
+
+    /// The same for any change.
+    pub(crate) fn change_any(&self, change: CatalogChange) -> Result<(), TransactionError> {
+        self.writing(|_, inner| Ok(inner.set.change(change)?))
+    }
+
+    /// The id to create the next array with.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`] if the transaction cannot create one.
+    pub(crate) fn next_array(&self) -> Result<ArrayId, TransactionError> {
+        self.writing(|_, inner| Ok(inner.set.catalog.next_array()))
+    }
+
+    /// Opens the one handle of an array (invariant 1): reserves its addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::AlreadyOpen`] while another handle is alive.
+    pub(crate) fn open_array<E: From<TransactionError>>(
+        &self,
+        id: ArrayId,
+        pages: u64,
+        hole: impl FnOnce() -> Result<HoleContent, E>,
+    ) -> Result<(), E> {
+        let is_mapped = self.reading(|_, inner| {
+            if inner.open.contains(&id) {
+                let name = inner.set.catalog.name_of(id).unwrap_or_default();
+                return Err(TransactionError::AlreadyOpen { name: name.to_string() });
+            }
+            Ok(inner.session.arrays.contains_key(&id))
+        })?;
+        let hole = if is_mapped { None } else { Some(hole()?) };
+        Ok(self.reading(|cx, inner| {
+            let entry = entry_of(inner, id)?;
+            if let Some(hole) = hole {
+                let map = inner.session.state.page_map(id);
+                let new = || Working::new(entry.block_bytes, hole, map);
+                inner.session.arrays.entry(id).or_insert_with(new);
+            }
+            reserve(cx, inner, id, pages, true)?;
+            inner.open.insert(id);
+            Ok(())
+        })?)
+    }
+
+    /// Says that the handle of an array is gone.
+    pub(crate) fn close_array(&self, id: ArrayId) {
+        if let Some(inner) = &mut *self.inner.lock() {
+            inner.open.remove(&id);
+        }
+    }
+
+    /// Makes room for an array to have `pages` pages. The caller holds its handle exclusively:
+    /// where the addresses beyond are taken, the array moves if it `may_move`.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Map`] if there are no such addresses.
+    pub(crate) fn reserve(
+        &self,
+        id: ArrayId,
+        pages: u64,
+        may_move: bool,
+    ) -> Result<(), TransactionError> {
+        self.reading(|cx, inner| reserve(cx, inner, id, pages, may_move))
+    }
+
+    /// Maps pages of an open array and returns the address of the first.
+    ///
+    /// The bytes there are the snapshot's and this transaction's changes; they stay valid until
+    /// the array is staged, the transaction ends or rolls back. Nothing is copied; pages are read
+    /// when they are touched. Cost O(runs of bytes on the disk) for pages not mapped yet.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Map`] if there are no addresses or too many mappings,
+    /// [`TransactionError::ReadOnly`] if `write` and the transaction only reads.
+    pub(crate) fn map(
+        &self,
+        id: ArrayId,
+        pages: PageRange,
+        write: bool,
+    ) -> Result<NonNull<u8>, TransactionError> {
+        let map = |cx: &Context<'_>, inner: &mut Inner| working(inner, id)?.map(cx, pages, write);
+        if write { self.writing(map) } else { self.reading(map) }
+    }
+
+    /// Asks the kernel to read mapped `pages` of an open array ahead.
+    pub(crate) fn will_need(&self, id: ArrayId, pages: PageRange) {
+        let _ = self.reading(|_, inner| {
+            working(inner, id)?.will_need(pages);
+            Ok(())
+        });
+    }
+
+    /// Writes `bytes` into an open array from byte `at` on. The caller holds its handle
+    /// exclusively.
+    ///
+    /// Whole blocks go straight to fresh extents, so that memory does not bound the transaction;
+    /// the rest is copied into private pages.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub(crate) fn write(&self, id: ArrayId, at: u64, bytes: &[u8]) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let end = at + bytes.len() as u64;
+            let block_bytes = working(inner, id)?.block_pages() * PAGE_BYTES;
+            let (from, to) = (at.next_multiple_of(PAGE_BYTES), end - end % PAGE_BYTES);
+            if to <= from || to - from < block_bytes {
+                return write_through_memory(cx, inner, id, at, bytes);
+            }
+            let (head, rest) = bytes.split_at(small(from - at));
+            let (body, tail) = rest.split_at(small(to - from));
+            write_through_memory(cx, inner, id, at, head)?;
+            write_to_extents(cx, inner, id, from, body)?;
+            write_through_memory(cx, inner, id, to, tail)
+        })
+    }
+
+    /// Makes `pages` of an array a hole again. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
+    pub(crate) fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let working = working(inner, id)?;
+            working.pages.insert(&Segment { pages, source: Source::Hole });
+            working.written.insert(pages);
+            working.carried.remove(pages);
+            working.place_again(cx, pages)
+        })
+    }
+
+    /// Counts `pages` of an array as written, with the content they have: whoever else writes them
+    /// is in conflict. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`].
+    pub(crate) fn touch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.writing(|_, inner| {
+            let working = working(inner, id)?;
+            working.written.insert(pages);
+            working.carried.remove(pages);
+            Ok(())
+        })
+    }
+
+    /// Drops private copies of `pages` of an array, which lay beyond its end so far. The caller
+    /// holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
+    pub(crate) fn forget_private(
+        &self,
+        id: ArrayId,
+        pages: PageRange,
+    ) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| working(inner, id)?.place_again(cx, pages))
+    }
+
+    /// Says that `bytes` bytes were written through memory by a bulk call, which are staged when
+    /// there are many. The caller holds the handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub(crate) fn wrote(&self, id: ArrayId, bytes: u64) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| stage_if_many(cx, inner, id, bytes))
+    }
+
+    /// Gives pages of an open array content that is stored already. The caller holds its handle
+    /// exclusively.
+    pub(crate) fn restore(
+        &self,
+        id: ArrayId,
+        segments: &[Segment],
+    ) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let working = working(inner, id)?;
+            for segment in segments {
+                working.pages.insert(segment);
+                working.written.insert(segment.pages);
+                working.carried.remove(segment.pages);
+                working.place_again(cx, segment.pages)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps another state pinned until this transaction ends.
+    pub(super) fn keep(&mut self, pin: Pin) {
+        self.kept = Some(pin);
+    }
+
+    /// Writes the private pages of an array to extents. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub(crate) fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| stage(cx, inner, id))
+    }
+
+    /// What `pages` of an array contain, private copies left aside.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the index cannot be read.
+    pub fn segments(
+        &self,
+        id: ArrayId,
+        pages: PageRange,
+    ) -> Result<Vec<Segment>, TransactionError> {
+        self.reading(|_, inner| {
+            let map = match inner.session.arrays.get(&id) {
+                Some(working) => working.pages.clone(),
+                None => inner.session.state.page_map(id),
+            };
+            Ok(map.lookup(pages)?)
+        })
+    }
+
+    /// Reads the stored content of `pages` and compares it with its checksums.
+    ///
+    /// Private copies are not looked at. Cost O(bytes).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Checksum`] naming the place.
+    pub fn verify(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        let mut bytes = Vec::new();
+        for segment in self.segments(id, pages)? {
+            let Source::Extent { extent, skip } = &segment.source else { continue };
+            let end = skip + u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
+            for unit in extent.units_of(*skip..end) {
+                let unit: Range<u32> = extent.unit(unit);
+                bytes.resize(unit.len() * PAGE_LEN, 0);
+                read_checked(&*self.shared.engine, extent, unit, &mut bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a point to go back to. Private pages are written to extents, so the cost is that of
+    /// what changed since the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub fn savepoint(&mut self) -> Result<Savepoint, TransactionError> {
+        self.writing(|cx, inner| {
+            let ids: Vec<ArrayId> = inner.session.arrays.keys().copied().collect();
+            ids.into_iter().try_for_each(|id| stage(cx, inner, id))?;
+            let arrays = &inner.session.arrays;
+            let arrays = arrays.iter().map(|(&id, working)| (id, working.mark())).collect();
+            Ok(Savepoint(inner.set.mark(arrays)))
+        })
+    }
+
+    /// Undoes everything since `savepoint`, which can be gone back to again.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::NoSavepoint`] if a rollback to an earlier one undid it.
+    pub fn rollback(&mut self, savepoint: Savepoint) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let freed = inner.set.go_back(savepoint.0).ok_or(TransactionError::NoSavepoint)?;
+            let Some(mark) = inner.set.marks.last() else {
+                return Err(TransactionError::NoSavepoint);
+            };
+            let base = Arc::clone(&inner.session.state);
+            inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
+            for (&id, working) in &mut inner.session.arrays {
+                match mark.arrays.get(&id) {
+                    Some(marked) => working.go_back(cx, marked)?,
+                    None => working.become_clean(cx, base.page_map(id), &PageSet::new())?,
+                }
+            }
+            freed.into_iter().for_each(|(place, pages)| cx.engine.free(place, pages));
+            Ok(())
+        })
+    }
+
+    /// Commits: everything this transaction changed becomes durable and visible at once.
+    ///
+    /// Returns the new transaction id, or that of the base if nothing was changed. `Ok` means
+    /// durable.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`] tells apart: refused, did not happen, not known.
+    pub fn commit(self) -> Result<Tid, CommitError> {
+        self.commit_with_note("")
+    }
+
+    /// Commits with a note for the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_with_note(self, note: &str) -> Result<Tid, CommitError> {
+        self.require_owner()?;
+        let Some(inner) = self.inner.lock().take() else {
+            return Err(TransactionError::Poisoned.into());
+        };
+        super::commit::commit(&self, inner, note)
+    }
+
+    /// Drops all changes. The same as dropping the transaction.
+    pub fn abort(self) {
+        drop(self);
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        self.shared.context(self.writes)
+    }
+
+    fn require_owner(&self) -> Result<(), TransactionError> {
+        if std::process::id() == self.process { Ok(()) } else { Err(TransactionError::Forked) }
+    }
+
+    fn reading<T>(
+        &self,
+        step: impl FnOnce(&Context<'_>, &mut Inner) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
+        self.require_owner()?;
+        let mut guard: MutexGuard<'_, Option<Inner>> = self.inner.lock();
+        let Some(inner) = &mut *guard else { return Err(TransactionError::Poisoned) };
+        step(&self.context(), inner)
+    }
+
+    fn writing<T>(
+        &self,
+        step: impl FnOnce(&Context<'_>, &mut Inner) -> Result<T, TransactionError>,
+    ) -> Result<T, TransactionError> {
+        if !self.writes {
+            return Err(TransactionError::ReadOnly);
+        }
+        self.reading(|cx, inner| {
+            if inner.poisoned {
+                return Err(TransactionError::Poisoned);
+            }
+            let result = step(cx, inner);
+            let half_way = match &result {
+                // Addresses are had before anything is done with them.
+                Err(TransactionError::Map(MapError::AddressSpace { .. })) => false,
+                Err(TransactionError::Map(_)) => true,
+                Err(TransactionError::Storage(error)) => {
+                    matches!(error, StorageError::Io { .. } | StorageError::Corrupted { .. })
+                }
+                _ => false,
+            };
+            inner.poisoned |= half_way;
+            result
+        })
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // A child of fork owns copies of the private pages and nothing on the disk.
+        if self.require_owner().is_err() {
+            return;
+        }
+        let Some(inner) = self.inner.lock().take() else { return };
+        self.shared.end(inner, &self.context());
+    }
+}
+
+fn entry_of(inner: &Inner, id: ArrayId) -> Result<ArrayEntry, TransactionError> {
+    let entry = inner.set.catalog.array_by_id(id).cloned();
+    Ok(entry.ok_or(crate::storage::catalog::CatalogError::NoArray { array: id })?)
+}
+
+fn working(inner: &mut Inner, id: ArrayId) -> Result<&mut Working, TransactionError> {
+    let working = inner.session.arrays.get_mut(&id);
+    Ok(working.ok_or(crate::storage::catalog::CatalogError::NoArray { array: id })?)
+}
+
+fn reserve(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    pages: u64,
+    may_move: bool,
+) -> Result<(), TransactionError> {
+    if working(inner, id)?.try_reserve(cx, pages)? {
+        return Ok(());
+    }
+    if !may_move {
+        return Err(MapError::AddressSpace { bytes: pages.saturating_mul(PAGE_BYTES) }.into());
+    }
+    stage(cx, inner, id)?;
+    let working = working(inner, id)?;
+    working.unmap_all();
+    working.try_reserve(cx, pages)?;
+    Ok(())
+}
+
+/// Writes the private pages of an array to extents that are not committed.
+pub(super) fn stage(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+) -> Result<(), TransactionError> {
+    let allocated = &mut inner.set.allocated;
+    let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
+    let changed = write_out::changed_pages(working)?;
+    let block_pages = working.block_pages();
+    let planned = write_out::plan(&changed, &working.pages, block_pages)?;
+    let segments = write_out::write(cx, working, &planned, allocated)?;
+    take_over(cx, working, &changed, &planned, &segments)
+}
+
+/// Makes `segments`, just written, the content of the array in this transaction.
+pub(super) fn take_over(
+    cx: &Context<'_>,
+    working: &mut Working,
+    changed: &PageSet,
+    planned: &PageSet,
+    segments: &[Segment],
+) -> Result<(), TransactionError> {
+    planned.iter().for_each(|range| working.carried.insert(range));
+    for range in changed.iter() {
+        working.written.insert(range);
+    }
+    let written: Vec<PageRange> = working.written.iter().collect();
+    written.into_iter().for_each(|range| working.carried.remove(range));
+    segments.iter().for_each(|segment| working.pages.insert(segment));
+    for range in planned.iter() {
+        working.place_again(cx, range)?;
+    }
+    Ok(())
+}
+
+fn write_through_memory(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    at: u64,
+    bytes: &[u8],
+) -> Result<(), TransactionError> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let pages = PageRange::covering(at, at + bytes.len() as u64);
+    let working = working(inner, id)?;
+    working.map(cx, pages, true)?;
+    let skip = small(at - pages.start_byte());
+    let Some(memory) = working.bytes_mut(pages) else { return Err(TransactionError::Poisoned) };
+    memory[skip..skip + bytes.len()].copy_from_slice(bytes);
+    stage_if_many(cx, inner, id, bytes.len() as u64)
+}
+
+fn stage_if_many(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    bytes: u64,
+) -> Result<(), TransactionError> {
+    inner.buffered_bytes += bytes;
+    if inner.buffered_bytes > BUFFERED_BYTES_MAX {
+        inner.buffered_bytes = 0;
+        stage(cx, inner, id)?;
+    }
+    Ok(())
+}
+
+/// `at` and the length of `bytes` are whole pages.
+fn write_to_extents(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    at: u64,
+    bytes: &[u8],
+) -> Result<(), TransactionError> {
+    let allocated = &mut inner.set.allocated;
+    let working = inner.session.arrays.get_mut(&id);
+    let Some(working) = working else { return Err(TransactionError::Poisoned) };
+    let pages = PageRange::covering(at, at + bytes.len() as u64);
+    let segments = write_out::write_bytes(cx, working, pages, bytes, allocated)?;
+    let written: PageSet = [pages].into_iter().collect();
+    take_over(cx, working, &written, &written, &segments)
+}
+
+fn small(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,451 @@
+//! The private working copy of one array: where its pages lie in memory and what they contain.
+//!
+//! ```text
+//! array pages    0 ............................ end       room
+//! window         | mapped | not yet | mapped   |           |   one reservation
+//!                  file     PROT_NONE  private copies
+//! ```
+//!
+//! Arrays up to [`WHOLE_PAGES_MAX`] have one window that starts at page 0 and has room to grow, so
+//! that all views alias each other. Larger ones get a window for each part that is looked at.
+//!
+//! # Invariants
+//!
+//! 1. A mapped page shows the content that `pages` says, or a private copy that began as it.
+//! 2. Pages with private copies lie in `writable`.
+//! 3. Windows do not overlap.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::error::TransactionError;
+use super::gather::gather;
+use super::session::{Context, HoleContent};
+use crate::storage::engine::ExtentFile;
+use crate::storage::extent::{Segment, Source};
+use crate::storage::index::PageMap;
+use crate::units::{PAGE_BYTES, PageRange, PageSet};
+use crate::vm::{Access, Advice, Content, MapError, Mapping, Run};
+
+/// Arrays of up to 16 TiB are mapped as one window.
+const WHOLE_PAGES_MAX: u64 = 1 << 32;
+/// Up to 64 MiB mapped for writing are taken for a piece that will be filled: holes in it become
+/// huge pages, which cost a tenth to fill. In more, single elements may be meant, and a huge page
+/// for each of them would be memory for nothing.
+const FILL_PAGES_MAX: u64 = 1 << 14;
+/// Most pages gathered into one file: 1 GiB.
+const GATHER_PAGES_MAX: u64 = 1 << 18;
+/// Least room of a window: 4 GiB of addresses, which cost nothing.
+const ROOM_PAGES_MIN: u64 = 1 << 20;
+
+struct Window {
+    first_page: u64,
+    mapping: Mapping,
+}
+
+impl Window {
+    fn pages(&self) -> PageRange {
+        PageRange::at(self.first_page, self.mapping.pages())
+    }
+
+    fn relative(&self, pages: PageRange) -> PageRange {
+        PageRange::new(pages.start - self.first_page, pages.end - self.first_page)
+    }
+
+    fn absolute(&self, pages: PageRange) -> PageRange {
+        PageRange::new(pages.start + self.first_page, pages.end + self.first_page)
+    }
+}
+
+/// What a savepoint remembers of one array.
+#[derive(Clone)]
+pub(super) struct Marked {
+    pages: PageMap,
+    written: PageSet,
+    carried: PageSet,
+    end_page: u64,
+}
+
+/// One array as one transaction sees it.
+pub(super) struct Working {
+    block_pages: u64,
+    hole: HoleContent,
+    /// Content of every page, private copies left aside.
+    pub(super) pages: PageMap,
+    /// Pages that may have private copies.
+    pub(super) writable: PageSet,
+    /// Pages with new content in `pages`: written by the program.
+    pub(super) written: PageSet,
+    /// Pages with new extents in `pages` and the same content: written along with neighbours.
+    pub(super) carried: PageSet,
+    windows: Vec<Window>,
+    // Pages that show copies in an unnamed file instead of their extents.
+    gathered: PageSet,
+    end_page: u64,
+}
+
+impl Working {
+    pub(super) fn new(block_bytes: u64, hole: HoleContent, pages: PageMap) -> Self {
+        Self {
+            block_pages: block_bytes / PAGE_BYTES,
+            hole,
+            pages,
+            writable: PageSet::new(),
+            written: PageSet::new(),
+            carried: PageSet::new(),
+            windows: Vec::new(),
+            gathered: PageSet::new(),
+            end_page: 0,
+        }
+    }
+
+    pub(super) fn block_pages(&self) -> u64 {
+        self.block_pages
+    }
+
+    /// One past the last page of the array, as its handle last said.
+    pub(super) fn end_page(&self) -> u64 {
+        self.end_page
+    }
+
+    /// Whether holes read as zeros.
+    pub(super) fn holes_are_zero(&self) -> bool {
+        matches!(self.hole, HoleContent::Zero)
+    }
+
+    /// Says that the array has `pages` pages; whether the addresses for them are there or could
+    /// be added in place. If not, nothing has changed.
+    pub(super) fn try_reserve(&mut self, cx: &Context<'_>, pages: u64) -> Result<bool, MapError> {
+        let has_room = self.try_room(cx, self.whole_blocks(PageRange::new(0, pages)).end)?;
+        if has_room {
+            self.end_page = pages;
+        }
+        Ok(has_room)
+    }
+
+    fn try_room(&mut self, cx: &Context<'_>, pages: u64) -> Result<bool, MapError> {
+        if pages > WHOLE_PAGES_MAX {
+            return Ok(true);
+        }
+        match self.windows.first_mut() {
+            None => {
+                let room = (pages * 4).clamp(ROOM_PAGES_MIN, WHOLE_PAGES_MAX);
+                self.add_window(cx, PageRange::new(0, room))?;
+                Ok(true)
+            }
+            Some(window) if window.first_page == 0 => {
+                Ok(window.mapping.pages() >= pages || window.mapping.try_grow(pages * 2))
+            }
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// Drops all windows, so that the next use reserves new addresses. Nobody may hold a view and
+    /// no private copies may be left.
+    pub(super) fn unmap_all(&mut self) {
+        self.windows.clear();
+        self.gathered = PageSet::new();
+        self.writable = PageSet::new();
+    }
+
+    fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
+        let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
+        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
+        self.windows.push(Window { first_page: pages.start, mapping });
+        Ok(())
+    }
+
+    /// Maps `pages` and returns the address of the first one.
+    ///
+    /// What lies there stays mapped there until a transaction boundary (invariant 5 of
+    /// [`txn`](super)).
+    pub(super) fn map(
+        &mut self,
+        cx: &Context<'_>,
+        pages: PageRange,
+        write: bool,
+    ) -> Result<NonNull<u8>, TransactionError> {
+        let at = self.window_of(cx, pages)?;
+        let blocks = self.whole_blocks(pages);
+        let window = &self.windows[at];
+        let wanted = blocks.intersection(window.pages()).unwrap_or(pages);
+        let missing = window.mapping.mapped().missing_in(window.relative(wanted));
+        for range in missing {
+            let range = self.windows[at].absolute(range);
+            self.place_in(cx, at, range)?;
+        }
+        if write {
+            self.writable.insert(pages);
+            if (self.block_pages..=FILL_PAGES_MAX).contains(&pages.count()) {
+                let inside = self.windows[at].relative(pages);
+                self.windows[at].mapping.expect_overwrite(inside);
+            }
+        }
+        let window = &self.windows[at];
+        let offset_bytes = (pages.start - window.first_page) * PAGE_BYTES;
+        let offset_bytes = usize::try_from(offset_bytes).unwrap_or(usize::MAX);
+        Ok(window.mapping.base().map_addr(|base| base.saturating_add(offset_bytes)))
+    }
+
+    fn window_of(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<usize, MapError> {
+        let found = self.windows.iter().position(|w| w.pages().contains_range(pages));
+        if let Some(at) = found {
+            return Ok(at);
+        }
+        let blocks = self.whole_blocks(pages);
+        let taken = self.windows.iter().any(|w| w.pages().intersection(blocks).is_some());
+        if taken {
+            return Err(MapError::AddressSpace { bytes: blocks.len_bytes() });
+        }
+        self.add_window(cx, blocks)?;
+        Ok(self.windows.len() - 1)
+    }
+
+    /// Maps `range` of window `at` according to `pages`; private copies there are dropped.
+    fn place_in(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let segments = self.pages.lookup(range)?;
+        let mut files = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            files.push(match &segment.source {
+                Source::Hole => None,
+                Source::Extent { .. } => cx.file_of(segment)?,
+            });
+        }
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        // Sessions that wait for the next transaction can do without their mappings.
+        cx.shared.drop_idle();
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        match self.place_gathered(cx, at, range) {
+            Err(TransactionError::Map(MapError::TooManyMappings { .. })) => {
+                self.gather_mapped(cx, at)?;
+                self.place_gathered(cx, at, range)
+            }
+            other => other,
+        }
+    }
+
+    /// Gathers what is mapped in window `at`, except blocks with private copies.
+    ///
+    /// The bytes at every address stay what they are, so this may happen under a view.
+    fn gather_mapped(&mut self, cx: &Context<'_>, at: usize) -> Result<(), TransactionError> {
+        let dirty = self.dirty()?;
+        let window = &self.windows[at];
+        let mut clean: PageSet =
+            window.mapping.mapped().iter().map(|range| window.absolute(range)).collect();
+        dirty.into_iter().for_each(|range| clean.remove(self.whole_blocks(range)));
+        self.gathered.iter().for_each(|range| clean.remove(range));
+        for range in clean.iter() {
+            self.place_gathered(cx, at, range)?;
+        }
+        Ok(())
+    }
+
+    fn place_runs(
+        &mut self,
+        at: usize,
+        segments: &[Segment],
+        files: &[Option<ExtentFile>],
+    ) -> Result<(), MapError> {
+        let window = &mut self.windows[at];
+        let mut runs = Vec::with_capacity(segments.len());
+        for (segment, file) in segments.iter().zip(files) {
+            let relative = window.relative(segment.pages);
+            match (file, &self.hole) {
+                (Some(file), _) => {
+                    let offset_bytes = file.offset_bytes;
+                    let content = Content::File { file: file.fd(), offset_bytes };
+                    runs.push(Run { at: relative, content });
+                }
+                (None, HoleContent::Zero) => {
+                    runs.push(Run { at: relative, content: Content::Hole });
+                }
+                (None, HoleContent::Pattern { file, pages }) => {
+                    push_pattern(&mut runs, file, *pages, segment, window.first_page);
+                }
+            }
+        }
+        let placed = window.mapping.place(&runs);
+        if placed.is_ok() {
+            segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
+        }
+        placed
+    }
+
+    /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
+    fn place_gathered(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let mut start = range.start;
+        while start < range.end {
+            let part = PageRange::new(start, range.end.min(start + GATHER_PAGES_MAX));
+            let segments = self.pages.lookup(part)?;
+            let file = gather(cx, &self.hole, &segments)?;
+            let window = &mut self.windows[at];
+            let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
+            window.mapping.place(&[Run { at: window.relative(part), content }])?;
+            self.gathered.insert(part);
+            start = part.end;
+        }
+        Ok(())
+    }
+
+    /// Maps the mapped parts of `range` again, according to `pages` as it is now.
+    pub(super) fn place_again(
+        &mut self,
+        cx: &Context<'_>,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        for at in 0..self.windows.len() {
+            let window = &self.windows[at];
+            let Some(inside) = range.intersection(window.pages()) else { continue };
+            let inside = window.relative(inside);
+            let mapped: Vec<_> = window.mapping.mapped().iter_in(inside).collect();
+            for part in mapped {
+                let part = self.windows[at].absolute(part);
+                self.place_in(cx, at, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages that have private copies, ascending.
+    pub(super) fn dirty(&self) -> Result<Vec<PageRange>, MapError> {
+        let mut dirty = Vec::new();
+        for window in &self.windows {
+            let mut within = PageSet::new();
+            for range in self.writable.iter_in(window.pages()) {
+                for mapped in window.mapping.mapped().iter_in(window.relative(range)) {
+                    within.insert(mapped);
+                }
+            }
+            if !within.is_empty() {
+                let found = window.mapping.dirty(&within)?;
+                dirty.extend(found.into_iter().map(|range| window.absolute(range)));
+            }
+        }
+        dirty.sort_by_key(|range| range.start);
+        Ok(dirty)
+    }
+
+    /// Drops all private copies; nobody may hold a view.
+    pub(super) fn discard(&mut self) -> Result<(), MapError> {
+        for window in &mut self.windows {
+            for range in self.writable.iter_in(window.pages()) {
+                let range = window.relative(range);
+                window.mapping.discard(range)?;
+            }
+        }
+        self.writable = PageSet::new();
+        Ok(())
+    }
+
+    /// The bytes of mapped pages as the transaction sees them; `None` if not all are mapped.
+    pub(super) fn bytes(&self, pages: PageRange) -> Option<&[u8]> {
+        let window = self.windows.iter().find(|w| w.pages().contains_range(pages))?;
+        let relative = window.relative(pages);
+        window.mapping.mapped().contains_range(relative).then(|| window.mapping.bytes(relative))
+    }
+
+    /// The same for writing. The pages count as writable from now on.
+    pub(super) fn bytes_mut(&mut self, pages: PageRange) -> Option<&mut [u8]> {
+        self.writable.insert(pages);
+        let window = self.windows.iter_mut().find(|w| w.pages().contains_range(pages))?;
+        let relative = window.relative(pages);
+        if !window.mapping.mapped().contains_range(relative) {
+            return None;
+        }
+        Some(window.mapping.bytes_mut(relative))
+    }
+
+    /// Asks the kernel to read `pages` ahead.
+    pub(super) fn will_need(&self, pages: PageRange) {
+        for window in &self.windows {
+            if let Some(inside) = pages.intersection(window.pages()) {
+                window.mapping.will_need(window.relative(inside));
+            }
+        }
+    }
+
+    /// What a savepoint has to remember. There must be no private copies.
+    pub(super) fn mark(&self) -> Marked {
+        let (pages, written) = (self.pages.clone(), self.written.clone());
+        Marked { pages, written, carried: self.carried.clone(), end_page: self.end_page }
+    }
+
+    /// Goes back to `marked`: private copies and later changes are gone.
+    pub(super) fn go_back(
+        &mut self,
+        cx: &Context<'_>,
+        marked: &Marked,
+    ) -> Result<(), TransactionError> {
+        self.discard()?;
+        let mut changed = self.written.clone();
+        self.carried.iter().for_each(|range| changed.insert(range));
+        self.pages = marked.pages.clone();
+        self.written = marked.written.clone();
+        self.carried = marked.carried.clone();
+        self.end_page = marked.end_page;
+        for range in changed.iter() {
+            self.place_again(cx, range)?;
+        }
+        Ok(())
+    }
+
+    /// Shows `pages` as the content from now on, of which `changed` differs from what is mapped.
+    pub(super) fn become_clean(
+        &mut self,
+        cx: &Context<'_>,
+        pages: PageMap,
+        changed: &PageSet,
+    ) -> Result<(), TransactionError> {
+        let mut again = changed.clone();
+        self.written.iter().chain(self.carried.iter()).for_each(|range| again.insert(range));
+        self.discard()?;
+        self.pages = pages;
+        self.written = PageSet::new();
+        self.carried = PageSet::new();
+        for range in again.iter() {
+            self.place_again(cx, range)?;
+        }
+        Ok(())
+    }
+
+    fn whole_blocks(&self, pages: PageRange) -> PageRange {
+        let start = pages.start - pages.start % self.block_pages;
+        let end = pages.end.checked_next_multiple_of(self.block_pages).unwrap_or(pages.end);
+        PageRange::new(start, end)
+    }
+}
+
+/// Covers a hole with the pattern file: page `n` of the array shows page `n % pages` of the file.
+fn push_pattern<'a>(
+    runs: &mut Vec<Run<'a>>,
+    file: &'a Arc<OwnedFd>,
+    pages: u64,
+    hole: &Segment,
+    first_page: u64,
+) {
+    let mut at = hole.pages.start;
+    while at < hole.pages.end {
+        let phase = at % pages;
+        let end = hole.pages.end.min(at + pages - phase);
+        let content = Content::File { file: file.as_fd(), offset_bytes: phase * PAGE_BYTES };
+        runs.push(Run { at: PageRange::new(at - first_page, end - first_page), content });
+        at = end;
+    }
+}

@@ -1,0 +1,286 @@
+//! From private pages to extents: which pages to write, and writing them.
+//!
+//! ```text
+//! block     |.d..|      few pages of a whole block     -> a page run
+//!           |dddd|      most of what the block holds   -> the whole block
+//!           |a|b|a|c|d|a|  too many pieces             -> the whole block (a fold)
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Every page the program changed is in exactly one planned range.
+//! 2. Planned ranges ascend, do not touch across a plan's decision, and end at the array's end.
+
+use std::collections::BTreeSet;
+
+use super::error::TransactionError;
+use super::session::{Context, is_hole};
+use super::working::Working;
+use crate::storage::engine::Allocation;
+use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
+use crate::storage::index::PageMap;
+use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
+
+/// A block in more pieces than this is written whole by the next commit that touches it.
+pub(super) const PIECES_MAX: usize = 32;
+
+/// An extent that was written and that no record names yet.
+pub(super) type Allocated = (Place, u64);
+
+/// The pages of `working` that the program changed, without those beyond its end and without
+/// pages of a hole that were given the zeros they had.
+pub(super) fn changed_pages(working: &Working) -> Result<PageSet, TransactionError> {
+    let array = PageRange::new(0, working.end_page());
+    let mut changed = PageSet::new();
+    for range in working.dirty()? {
+        let Some(range) = range.intersection(array) else { continue };
+        for segment in working.pages.lookup(range)? {
+            if is_hole(&segment) && working.holes_are_zero() {
+                insert_nonzero(working, segment.pages, &mut changed);
+            } else {
+                changed.insert(segment.pages);
+            }
+        }
+    }
+    Ok(changed)
+}
+
+fn insert_nonzero(working: &Working, pages: PageRange, changed: &mut PageSet) {
+    let Some(bytes) = working.bytes(pages) else { return };
+    for (page, bytes) in (pages.start..).zip(bytes.chunks(PAGE_LEN)) {
+        if !is_zero(bytes) {
+            changed.insert(PageRange::at(page, 1));
+        }
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+/// The pages to write for `changed`: page runs, or whole blocks where that is better.
+pub(super) fn plan(
+    changed: &PageSet,
+    pages: &PageMap,
+    block_pages: u64,
+) -> Result<PageSet, TransactionError> {
+    let mut planned = PageSet::new();
+    let mut partial = BTreeSet::new();
+    for range in changed.iter() {
+        let first_whole = range.start.next_multiple_of(block_pages);
+        let end_whole = range.end - range.end % block_pages;
+        if first_whole < end_whole {
+            planned.insert(PageRange::new(first_whole, end_whole));
+        }
+        if range.start < first_whole {
+            partial.insert(range.start / block_pages);
+        }
+        if end_whole < range.end {
+            partial.insert(range.end / block_pages);
+        }
+    }
+    for block in partial {
+        let start = block * block_pages;
+        let block = PageRange::at(start, block_pages);
+        plan_block(changed, &pages.lookup(block)?, block, &mut planned);
+    }
+    Ok(planned)
+}
+
+/// One block of which only some pages changed; `segments` is what it contains.
+fn plan_block(changed: &PageSet, segments: &[Segment], block: PageRange, planned: &mut PageSet) {
+    let mut used: PageSet = changed.iter_in(block).collect();
+    let changed_count = used.count();
+    let pieces = used.ranges_count() + pieces(segments);
+    segments.iter().filter(|s| !is_hole(s)).for_each(|s| used.insert(s.pages));
+    if changed_count * 2 >= used.count() || pieces > PIECES_MAX {
+        let first = used.iter().next().map_or(block.start, |range| range.start);
+        let end = used.iter().last().map_or(block.end, |range| range.end);
+        planned.insert(PageRange::new(first, end));
+    } else {
+        changed.iter_in(block).for_each(|range| planned.insert(range));
+    }
+}
+
+/// How many separate runs of bytes on the disk `segments` are.
+pub(super) fn pieces(segments: &[Segment]) -> usize {
+    let mut count = 0;
+    let mut end_of_last = None;
+    for segment in segments.iter().filter(|segment| !is_hole(segment)) {
+        let place = segment.source.place();
+        if place != end_of_last {
+            count += 1;
+        }
+        end_of_last = place.map(|place| place.after(segment.pages.count()));
+    }
+    count
+}
+
+/// Writes `planned` pages of `working` to fresh extents, which are not durable yet.
+///
+/// What was allocated is added to `allocated` at once, so that it is given back after an error.
+pub(super) fn write(
+    cx: &Context<'_>,
+    working: &mut Working,
+    planned: &PageSet,
+    allocated: &mut Vec<Allocated>,
+) -> Result<Vec<Segment>, TransactionError> {
+    let mut segments = Vec::new();
+    for range in planned.iter() {
+        let mut start = range.start;
+        while start < range.end {
+            let count = (range.end - start).min(u64::from(EXTENT_PAGES_MAX));
+            let part = PageRange::at(start, count);
+            working.map(cx, part, false)?;
+            let near = end_of_previous(&working.pages, &segments, start)?;
+            let block_pages = working.block_pages();
+            let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
+            segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
+            start = part.end;
+        }
+    }
+    Ok(segments)
+}
+
+/// Writes `bytes`, the whole new content of `pages`, to fresh extents, which are not durable yet.
+pub(super) fn write_bytes(
+    cx: &Context<'_>,
+    working: &Working,
+    pages: PageRange,
+    bytes: &[u8],
+    allocated: &mut Vec<Allocated>,
+) -> Result<Vec<Segment>, TransactionError> {
+    let mut segments = Vec::new();
+    let mut start = pages.start;
+    for bytes in bytes.chunks(EXTENT_PAGES_MAX as usize * PAGE_LEN) {
+        let part = PageRange::at(start, bytes.len() as u64 / PAGE_BYTES);
+        let near = end_of_previous(&working.pages, &segments, start)?;
+        let block_pages = working.block_pages();
+        segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
+        start = part.end;
+    }
+    Ok(segments)
+}
+
+/// Where the page before `page` ends on the disk, if it ends an extent there.
+pub(super) fn end_of_previous(
+    pages: &PageMap,
+    fresh: &[Segment],
+    page: u64,
+) -> Result<Option<Place>, TransactionError> {
+    let Some(before) = page.checked_sub(1) else { return Ok(None) };
+    let last = fresh.last().filter(|segment| segment.pages.end == page).cloned();
+    let segment = match last {
+        Some(segment) => segment.clipped(PageRange::at(before, 1)),
+        None => pages.lookup(PageRange::at(before, 1))?.pop(),
+    };
+    let ends = segment.filter(|segment| segment.source.pages_left() == Some(1));
+    Ok(ends.and_then(|segment| segment.source.place()).map(|place| place.after(1)))
+}
+
+/// Writes `bytes`, the content of `pages`, to a fresh extent.
+pub(super) fn write_extent(
+    cx: &Context<'_>,
+    pages: PageRange,
+    block_pages: u64,
+    near: Option<Place>,
+    bytes: &[u8],
+    allocated: &mut Vec<Allocated>,
+) -> Result<Segment, TransactionError> {
+    let block = small(block_pages);
+    let phase = small(pages.start % block_pages);
+    let count = small(pages.count());
+    // Whole blocks, and a block that is only beginning, lie as huge pages want them: K-05.
+    let aligned = pages.count() >= block_pages || phase == 0;
+    let near = near.filter(|place| !aligned || place.page % block_pages == u64::from(phase));
+    let (align_pages, phase_pages) = if aligned { (block, phase) } else { (1, 0) };
+    let wish = Allocation { pages: count, align_pages, phase_pages, near };
+    let place = cx.engine.allocate(&wish)?;
+    allocated.push((place, pages.count()));
+    let unit_bytes = block as usize * PAGE_LEN;
+    let mut sums = Vec::with_capacity(bytes.len().div_ceil(unit_bytes));
+    let mut at = place;
+    for unit in bytes.chunks(unit_bytes) {
+        // The checksum pulls the unit into the cache, from where the write copies it.
+        sums.push(crc32fast::hash(unit));
+        cx.engine.write(at, unit)?;
+        at = at.after(block_pages);
+    }
+    let extent = Extent::new(place, count, block, sums.into_boxed_slice());
+    let Some(extent) = extent else { return Err(TransactionError::Poisoned) };
+    Ok(Segment { pages, source: Source::whole(extent) })
+}
+
+/// Page counts within a block or an extent, which are far below 2^32.
+fn small(pages: u64) -> u32 {
+    u32::try_from(pages).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: u64 = 16;
+
+    fn stored(map: &mut PageMap, start: u64, pages: u32, at: u64) {
+        let sums = vec![0; pages as usize].into_boxed_slice();
+        let extent = Extent::new(Place { file: 0, page: at }, pages, 1, sums).unwrap();
+        let pages = PageRange::at(start, u64::from(pages));
+        map.insert(&Segment { pages, source: Source::whole(extent) });
+    }
+
+    fn planned(changed: &[(u64, u64)], map: &PageMap) -> Vec<(u64, u64)> {
+        let changed = changed.iter().map(|&(from, to)| PageRange::new(from, to)).collect();
+        let planned = plan(&changed, map, BLOCK).unwrap();
+        planned.iter().map(|range| (range.start, range.end)).collect()
+    }
+
+    #[test]
+    fn few_pages_of_a_full_block_are_written_as_runs() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 48, 0);
+        assert_eq!(planned(&[(3, 4), (9, 11), (40, 41)], &map), [(3, 4), (9, 11), (40, 41)]);
+    }
+
+    #[test]
+    fn a_block_of_which_half_changed_is_written_whole() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 48, 0);
+        assert_eq!(planned(&[(16, 24)], &map), [(16, 32)]);
+        assert_eq!(planned(&[(4, 40)], &map), [(0, 48)]);
+    }
+
+    #[test]
+    fn only_what_a_block_holds_counts_and_nothing_beyond_it_is_written() {
+        let mut map = PageMap::new();
+        stored(&mut map, 16, 3, 0);
+        assert_eq!(planned(&[(19, 22)], &map), [(16, 22)]);
+        assert_eq!(planned(&[(2, 3)], &map), [(2, 3)]);
+    }
+
+    #[test]
+    fn a_block_in_too_many_pieces_is_folded_by_the_commit_that_touches_it() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 1024, 0);
+        let block = 1024;
+        for piece in 0..PIECES_MAX as u64 {
+            stored(&mut map, 2 + 4 * piece, 1, 5000 + 7 * piece);
+        }
+        let changed = [PageRange::at(1000, 1)].into_iter().collect();
+        let planned = plan(&changed, &map, block).unwrap();
+        assert_eq!(planned.iter().collect::<Vec<_>>(), [PageRange::new(0, 1024)]);
+    }
+
+    #[test]
+    fn growth_that_continues_on_the_disk_stays_one_piece() {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 4, 100);
+        stored(&mut map, 4, 4, 104);
+        stored(&mut map, 8, 2, 300);
+        assert_eq!(pieces(&map.lookup(PageRange::new(0, 16)).unwrap()), 2);
+        let end = end_of_previous(&map, &[], 8).unwrap();
+        assert_eq!(end, Some(Place { file: 0, page: 108 }));
+        assert_eq!(end_of_previous(&map, &[], 7).unwrap(), None, "inside an extent");
+        assert_eq!(end_of_previous(&map, &[], 11).unwrap(), None, "after a hole");
+    }
+}

@@ -1,0 +1,19 @@
+//! What the machine allows: its page size and how many mappings a process may have.
+//!
+//! # Failure
+//!
+//! A limit that cannot be read is `None`; the caller has a default.
+
+use std::fs;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Size of a page of this machine in bytes, if the kernel says.
+pub(crate) fn page_bytes() -> Option<u64> {
+    sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+/// How many mappings one process may have (`vm.max_map_count`), if that can be read.
+pub(crate) fn mappings_max() -> Option<u64> {
+    fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
