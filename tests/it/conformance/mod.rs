@@ -13,6 +13,9 @@
 mod append;
 mod connections;
 mod construction;
+mod cost;
+mod fork;
+mod gaps;
 mod indexing;
 mod persistence;
 mod resize;
