@@ -347,6 +347,20 @@ impl<'t> DynArray<'t> {
         Ok(())
     }
 
+    /// Writes into the array's linear bytes, from byte `at` on: how streams of elements in the
+    /// array's own order come in.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BeyondEnd`] if the array has not that many bytes; errors of the disk.
+    pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        let nbytes = self.nbytes();
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
+            return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
+        }
+        Ok(self.transaction.write(self.id, at, bytes)?)
+    }
+
     /// Appends `rows`, dense in `order`, along the major axis. Cost O(rows), whatever the array's
     /// length. Nothing happens for no rows.
     ///
@@ -549,4 +563,31 @@ fn grows_only(before: &[u64], after: &[u64], order: Order) -> bool {
 fn to_usize(bytes: u64) -> usize {
     // Offsets within what is mapped or in a slice: both fit the address space.
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::{CreateOptions, Store};
+
+    #[test]
+    fn linear_bytes_are_written_across_elements_and_never_behind_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        let dtype = Dtype::parse("u1").unwrap();
+        let options = ArrayOptions::new().order(Order::F).block_bytes(BLOCK_BYTES_MIN);
+        let mut array = DynArray::create(&transaction, "a", &dtype, &[700, 500], &options).unwrap();
+        let wanted: Vec<u8> = (0..350_000_u32).map(|at| at.to_le_bytes()[1] ^ 7).collect();
+        for (at, part) in wanted.chunks(99_991).enumerate() {
+            array.write_linear(at as u64 * 99_991, part).unwrap();
+        }
+        for (at, len) in [(349_999, 2), (350_001, 0), (u64::MAX, 1)] {
+            let refused = array.write_linear(at, &wanted[..len]);
+            assert!(matches!(refused, Err(ArrayError::BeyondEnd { .. })), "{at} {len}");
+        }
+        let mut found = vec![0; wanted.len()];
+        array.read(&array.select(&[]).unwrap(), Order::F, &mut found).unwrap();
+        assert!(found == wanted);
+    }
 }

@@ -150,7 +150,7 @@ impl<'a, 't> Linear<'a, 't> {
     /// Writes what is left in the buffer.
     pub(crate) fn write_out(&mut self) -> Result<(), Error> {
         if !self.buffer.is_empty() {
-            self.array.transaction().write(self.array.id(), self.at, &self.buffer)?;
+            self.array.write_linear(self.at, &self.buffer)?;
             self.at += self.buffer.len() as u64;
             self.buffer.clear();
         }

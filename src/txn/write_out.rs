@@ -134,9 +134,8 @@ pub(super) fn write(
             working.map(cx, part, false)?;
             let near = end_of_previous(&working.pages, &segments, start)?;
             let block_pages = working.block_pages();
-            let end = working.end_page();
             let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
-            segments.push(write_extent(cx, (part, end), block_pages, near, bytes, allocated)?);
+            segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
             start = part.end;
         }
     }
@@ -156,8 +155,8 @@ pub(super) fn write_bytes(
     for bytes in bytes.chunks(EXTENT_PAGES_MAX as usize * PAGE_LEN) {
         let part = PageRange::at(start, bytes.len() as u64 / PAGE_BYTES);
         let near = end_of_previous(&working.pages, &segments, start)?;
-        let (block_pages, end) = (working.block_pages(), working.end_page());
-        segments.push(write_extent(cx, (part, end), block_pages, near, bytes, allocated)?);
+        let block_pages = working.block_pages();
+        segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
         start = part.end;
     }
     Ok(segments)
@@ -179,11 +178,10 @@ pub(super) fn end_of_previous(
     Ok(ends.and_then(|segment| segment.source.place()).map(|place| place.after(1)))
 }
 
-/// Writes `bytes`, the content of `pages` of an array that ends before `end_page`, to a fresh
-/// extent.
+/// Writes `bytes`, the content of `pages`, to a fresh extent.
 pub(super) fn write_extent(
     cx: &Context<'_>,
-    (pages, end_page): (PageRange, u64),
+    pages: PageRange,
     block_pages: u64,
     near: Option<Place>,
     bytes: &[u8],
@@ -192,9 +190,10 @@ pub(super) fn write_extent(
     let block = small(block_pages);
     let phase = small(pages.start % block_pages);
     let count = small(pages.count());
-    // Whole blocks, and a block that is only beginning, lie as huge pages want them: K-05. Not so
-    // the only block of a small array, or a thousand of those would take a thousand blocks.
-    let aligned = pages.count() >= block_pages || (phase == 0 && end_page >= block_pages);
+    // Whole blocks lie as huge pages want them (K-05), and so does the beginning of a later block
+    // of an array that grows. A small array must not cost a block.
+    let begins_later_block = phase == 0 && pages.start >= block_pages;
+    let aligned = pages.count() >= block_pages || begins_later_block;
     let near = near.filter(|place| !aligned || place.page % block_pages == u64::from(phase));
     let (align_pages, phase_pages) = if aligned { (block, phase) } else { (1, 0) };
     let wish = Allocation { pages: count, align_pages, phase_pages, near };

@@ -10,8 +10,6 @@ mod conformance;
 #[cfg(test)]
 mod crash_smoke;
 #[cfg(test)]
-mod fragments;
-#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod model;
