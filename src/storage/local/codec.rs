@@ -688,13 +688,14 @@ mod tests {
             let stored_changes = stored.iter().map(|(array, start, (source, count))| {
                 let pages = PageRange::at(*start, *count);
                 let source = source.clone();
-                DataChange { array: ArrayId(*array), segment: Segment { pages, source } }
+                let segment = Segment { pages, source };
+                DataChange { array: ArrayId(*array), segment, carried: array % 2 == 0 }
             });
             let inline_changes = (0..inline as u64).map(|n| {
                 let place = Place { file: IN_LOG, page: 7 + 2 * n };
                 let extent = Extent::new(place, 2, 1, Box::from(&sums[..2])).unwrap();
                 let segment = Segment { pages: PageRange::at(n, 2), source: Source::whole(extent) };
-                DataChange { array: ArrayId(n), segment }
+                DataChange { array: ArrayId(n), segment, carried: n % 2 == 0 }
             });
             let data: Vec<DataChange> = stored_changes.chain(inline_changes).collect();
             let (tid, base, time_ns) = (Tid(5), Tid(3), -9);
@@ -705,8 +706,8 @@ mod tests {
                     true => DraftSource::Inline(&bytes),
                     false => DraftSource::Stored(change.segment.source.clone()),
                 };
-                let (array, pages) = (change.array, change.segment.pages);
-                crate::storage::record::DraftChange { array, pages, source }
+                let (array, pages, carried) = (change.array, change.segment.pages, change.carried);
+                crate::storage::record::DraftChange { array, pages, source, carried }
             });
             let (note, catalog) = (Arc::clone(&record.note), record.catalog.clone());
             let draft = Draft { tid, base, time_ns, note, catalog, data: changes.collect() };

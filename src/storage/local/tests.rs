@@ -217,7 +217,8 @@ fn a_record_that_names_data_of_another_record_keeps_it_through_a_pack() {
     let middle = commit(&engine, &first, 0, 4, true).unwrap();
     let copy = |head: &State, start: u64| {
         let source = DraftSource::Stored(named[0].source.clone());
-        let change = DraftChange { array: ARRAY, pages: PageRange::at(start, 2), source };
+        let change =
+            DraftChange { array: ARRAY, pages: PageRange::at(start, 2), source, carried: false };
         engine.append(&draft(head, vec![change]))
     };
     let last = middle.apply(&copy(&middle, 10).unwrap()).unwrap();
@@ -258,7 +259,8 @@ fn data_in_limbo_can_be_named_again_and_what_was_given_to_others_cannot() {
     head = engine.pack(head.tid, &[Arc::clone(&first)]).unwrap().head;
     let copy = |head: &State| {
         let source = DraftSource::Stored(named[0].source.clone());
-        let change = DraftChange { array: ARRAY, pages: PageRange::at(30, 4), source };
+        let change =
+            DraftChange { array: ARRAY, pages: PageRange::at(30, 4), source, carried: false };
         engine.append(&draft(head, vec![change]))
     };
     head = head.apply(&copy(&head).unwrap()).unwrap();

@@ -72,7 +72,7 @@ fn each_array_has_a_block_size_of_its_own() {
         let array = reader.open::<u32, Ix1>(&format!("a{bits}")).unwrap();
         assert_eq!(array.dynamic().block_bytes(), 1 << bits);
         let view = array.view().unwrap();
-        let value = |at: usize| if at >= 5 && (at - 5) % 7 == 0 { bits } else { 0 };
+        let value = |at: usize| if at >= 5 && (at - 5).is_multiple_of(7) { bits } else { 0 };
         assert!(view.iter().enumerate().all(|(at, &found)| found == value(at)));
     }
 }
