@@ -346,10 +346,10 @@ fn parts<T: Element>(base: NonNull<u8>, selection: &Selection) -> Result<Parts<T
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::{Index, parse, resolve};
-    use super::super::layout::runs;
-    use super::super::shape::Order;
     use super::*;
+    use crate::array::index::{Index, parse, resolve};
+    use crate::array::layout::runs;
+    use crate::array::shape::Order;
     use proptest::prelude::*;
 
     fn select(text: &str, shape: &[u64], itemsize: u64, order: Order) -> Selection {

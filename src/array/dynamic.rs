@@ -460,6 +460,16 @@ impl<'t> DynArray<'t> {
         Ok(self.transaction.segments(self.id, pages)?)
     }
 
+    /// Writes what was stored through views so far to extents, as a commit would, so that the
+    /// memory is free again. Nothing is committed by it.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::Transaction`] if the disk is full or fails.
+    pub fn stage(&mut self) -> Result<(), ArrayError> {
+        Ok(self.transaction.stage(self.id)?)
+    }
+
     /// Asks the kernel to read the selected elements ahead.
     pub fn will_need(&self, selection: &Selection) {
         if let Some((lo, hi)) = selection.byte_range() {

@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn any_byte_but_zero_is_true() {
-        let stored: &[Bool] = super::super::cast::from_bytes(&[0, 1, 2, 255]).unwrap();
+        let stored: &[Bool] = crate::array::cast::from_bytes(&[0, 1, 2, 255]).unwrap();
         assert_eq!(stored, [false, true, true, true].map(Bool::from));
     }
 

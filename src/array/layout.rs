@@ -151,8 +151,8 @@ impl Iterator for Copies {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::{Index, parse, resolve};
     use super::*;
+    use crate::array::index::{Index, parse, resolve};
     use ndarray::{ArrayD, IxDyn, ShapeBuilder};
     use proptest::prelude::*;
 

@@ -18,6 +18,8 @@
 //! Every error names the file. A full disk or quota is [`StorageError::NoSpace`].
 
 mod directory;
+#[doc(hidden)]
+pub mod simulated;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -82,6 +84,14 @@ pub trait Backend: Send + Sync {
     ///
     /// [`io::ErrorKind::AlreadyExists`] and the system's other answers.
     fn create(&self, path: &str) -> io::Result<Arc<dyn BackendFile>>;
+
+    /// Creates a file without a name, which is gone when nobody has it open or mapped any more.
+    /// It is no part of the store: nothing of it survives.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer.
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>>;
 
     /// Opens a file that exists and is a regular file, not a symbolic link.
     ///
@@ -297,6 +307,14 @@ impl Files {
             .map(|file| self.wrapped(file, path))
     }
 
+    /// A file without a name; its failures shut no latch of the store.
+    pub(super) fn create_unnamed(&self) -> Result<StoreFile, StorageError> {
+        let path = "an unnamed file";
+        let file = self.backend.create_unnamed();
+        let file = file.map_err(|error| translated(path, "create", 0, error))?;
+        Ok(self.aside().wrapped(file, path))
+    }
+
     pub(super) fn open(&self, path: &str, access: Access) -> Result<StoreFile, StorageError> {
         let opened = self.backend.open(path, access);
         let file = opened.map_err(|error| translated(path, "open", 0, error))?;
@@ -332,8 +350,13 @@ impl Files {
         })
     }
 
+    /// Makes names durable. Any failure shuts the latch, see [`StoreFile::sync`].
     pub(super) fn sync_dir(&self, path: &str) -> Result<(), StorageError> {
-        self.latch.writing(path, "sync directory", 0, || self.backend.sync_dir(path))
+        let result = self.latch.writing(path, "sync directory", 0, || self.backend.sync_dir(path));
+        if result.is_err() {
+            self.latch.shut();
+        }
+        result
     }
 
     fn wrapped(&self, file: Arc<dyn BackendFile>, path: &str) -> StoreFile {

@@ -93,6 +93,26 @@ pub trait BlobStore: Send + Sync {
     ///
     /// [`StorageError`] if the file is missing or too short.
     fn file_of(&self, place: Place, pages: u64) -> Result<Option<ExtentFile>, StorageError>;
+
+    /// A new file without a name, of `pages` pages, for copies of what cannot be mapped as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] or the system's error.
+    fn unnamed(&self, pages: u64) -> Result<Box<dyn UnnamedFile>, StorageError>;
+}
+
+/// A file without a name that is being filled. Bytes nobody wrote are zeros.
+pub trait UnnamedFile {
+    /// Writes whole pages.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] or the system's error.
+    fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// The file to map. It is gone when nobody maps it or has it open any more.
+    fn finish(self: Box<Self>) -> ExtentFile;
 }
 
 /// Total order.

@@ -57,7 +57,8 @@ pub enum StorageError {
     },
     /// Data does not match its checksum.
     #[error(
-        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, expected {expected:08x}"
+        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, \
+         expected {expected:08x}"
     )]
     Checksum {
         /// Where they lie.

@@ -218,6 +218,10 @@ mod tests {
         Source::whole(Extent::new(Place { file: 0, page }, pages, 1, sums).unwrap())
     }
 
+    fn slot(page: u64) -> usize {
+        usize::try_from(page).unwrap()
+    }
+
     fn flat(segments: &[Segment]) -> Vec<Option<u64>> {
         let mut pages = Vec::new();
         for segment in segments {
@@ -240,7 +244,7 @@ mod tests {
             if with_base {
                 let segment = Segment { pages: PageRange::at(5, 20), source: source(9000, 20) };
                 for page in 0..20 {
-                    model[5 + page as usize] = Some(9000 + page);
+                    model[slot(5 + page)] = Some(9000 + page);
                 }
                 map = PageMap::over(Arc::new(Table(vec![segment])));
             }
@@ -249,15 +253,15 @@ mod tests {
                 let source = if hole { Source::Hole } else { source(first, count) };
                 map.insert(&Segment { pages: PageRange::at(start, count), source });
                 for page in 0..count {
-                    model[(start + page) as usize] = (!hole).then_some(first + page);
+                    model[slot(start + page)] = (!hole).then_some(first + page);
                 }
             }
             let range = PageRange::at(probe.0, probe.1);
             let found = map.lookup(range).unwrap();
             prop_assert!(found.windows(2).all(|w| w[0].pages.end == w[1].pages.start));
-            prop_assert_eq!(flat(&found), &model[range.start as usize..range.end as usize]);
+            prop_assert_eq!(flat(&found), &model[slot(range.start)..slot(range.end)]);
             let stored: u64 = map.stored().unwrap().iter().map(|s| s.pages.count()).sum();
-            prop_assert_eq!(stored as usize, model.iter().flatten().count());
+            prop_assert_eq!(slot(stored), model.iter().flatten().count());
         }
     }
 

@@ -138,7 +138,7 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
     let by = theirs.tid;
     match change {
         CatalogChange::Shape { array, layout, .. } => {
-            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Shape { array: other, .. } if other == array);
+            let same = |theirs: &CatalogChange| is_shape_of(theirs, *array);
             let moved = *layout && theirs.data.iter().any(|change| change.array == *array);
             (moved || theirs.catalog.iter().any(same))
                 .then(|| Conflict::Shape { array: name_of(ours, *array), by })
@@ -157,7 +157,7 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
             })
         }
         CatalogChange::Tag { tag, .. } => {
-            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Tag { tag: other, .. } if other == tag);
+            let same = |theirs: &CatalogChange| is_tag(theirs, tag);
             let conflict = || Conflict::Key { key: format!("tag `{tag}`"), by };
             theirs.catalog.iter().any(same).then(conflict)
         }
@@ -169,6 +169,14 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
         | CatalogChange::CreateArray { .. }
         | CatalogChange::CreateGroup { .. } => None,
     }
+}
+
+fn is_shape_of(change: &CatalogChange, of: ArrayId) -> bool {
+    matches!(change, CatalogChange::Shape { array, .. } if *array == of)
+}
+
+fn is_tag(change: &CatalogChange, name: &str) -> bool {
+    matches!(change, CatalogChange::Tag { tag, .. } if **tag == *name)
 }
 
 fn touches(record: &Record, array: ArrayId) -> bool {

@@ -34,6 +34,7 @@
 mod commit;
 mod conflict;
 mod error;
+mod gather;
 mod pack;
 mod session;
 mod snapshot;

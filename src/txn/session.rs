@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::error::TransactionError;
+use super::store::Shared;
 use super::working::Working;
 use crate::storage::StorageError;
 use crate::storage::engine::{Engine, ExtentFile};
@@ -18,7 +19,6 @@ use crate::storage::extent::{Segment, Source};
 use crate::storage::record::Record;
 use crate::storage::state::State;
 use crate::units::{ArrayId, PageSet};
-use crate::vm::VmaBudget;
 
 /// What pages that nobody wrote contain.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub enum HoleContent {
 /// What working copies need from around them.
 pub(super) struct Context<'a> {
     pub(super) engine: &'a dyn Engine,
-    pub(super) budget: &'a Arc<VmaBudget>,
+    pub(super) shared: &'a Shared,
     pub(super) writes: bool,
 }
 

@@ -320,7 +320,12 @@ impl Store {
 
 impl Shared {
     pub(super) fn context(&self, writes: bool) -> Context<'_> {
-        Context { engine: &*self.engine, budget: &self.budget, writes }
+        Context { engine: &*self.engine, shared: self, writes }
+    }
+
+    /// The kernel mappings this process may have.
+    pub(super) fn budget(&self) -> &Arc<VmaBudget> {
+        &self.budget
     }
 
     /// The head, and the records after `base` up to it.

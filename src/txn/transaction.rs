@@ -256,6 +256,15 @@ impl Transaction {
         self.writing(|cx, inner| stage_if_many(cx, inner, id, bytes))
     }
 
+    /// Writes the private pages of an array to extents. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if the disk is full or fails.
+    pub fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| stage(cx, inner, id))
+    }
+
     /// What `pages` of an array contain, private copies left aside.
     ///
     /// # Errors

@@ -20,7 +20,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::error::TransactionError;
+use super::gather::gather;
 use super::session::{Context, HoleContent};
+use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::units::{PAGE_BYTES, PageRange, PageSet};
@@ -32,6 +34,8 @@ const WHOLE_PAGES_MAX: u64 = 1 << 32;
 /// huge pages, which cost a tenth to fill. In more, single elements may be meant, and a huge page
 /// for each of them would be memory for nothing.
 const FILL_PAGES_MAX: u64 = 1 << 14;
+/// Most pages gathered into one file: 1 GiB.
+const GATHER_PAGES_MAX: u64 = 1 << 18;
 /// Least room of a window: 4 GiB of addresses, which cost nothing.
 const ROOM_PAGES_MIN: u64 = 1 << 20;
 
@@ -76,6 +80,8 @@ pub(super) struct Working {
     /// Pages with new extents in `pages` and the same content: written along with neighbours.
     pub(super) carried: PageSet,
     windows: Vec<Window>,
+    // Pages that show copies in an unnamed file instead of their extents.
+    gathered: PageSet,
     end_page: u64,
 }
 
@@ -89,6 +95,7 @@ impl Working {
             written: PageSet::new(),
             carried: PageSet::new(),
             windows: Vec::new(),
+            gathered: PageSet::new(),
             end_page: 0,
         }
     }
@@ -132,12 +139,13 @@ impl Working {
     /// no private copies may be left.
     pub(super) fn unmap_all(&mut self) {
         self.windows.clear();
+        self.gathered = PageSet::new();
         self.writable = PageSet::new();
     }
 
     fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
         let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
-        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.budget)?;
+        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
         self.windows.push(Window { first_page: pages.start, mapping });
         Ok(())
     }
@@ -203,9 +211,50 @@ impl Working {
                 Source::Extent { .. } => cx.file_of(segment)?,
             });
         }
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        // Sessions that wait for the next transaction can do without their mappings.
+        cx.shared.drop_idle();
+        let placed = self.place_runs(at, &segments, &files);
+        if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
+            return Ok(placed?);
+        }
+        match self.place_gathered(cx, at, range) {
+            Err(TransactionError::Map(MapError::TooManyMappings { .. })) => {
+                self.gather_mapped(cx, at)?;
+                self.place_gathered(cx, at, range)
+            }
+            other => other,
+        }
+    }
+
+    /// Gathers what is mapped in window `at`, except blocks with private copies.
+    ///
+    /// The bytes at every address stay what they are, so this may happen under a view.
+    fn gather_mapped(&mut self, cx: &Context<'_>, at: usize) -> Result<(), TransactionError> {
+        let dirty = self.dirty()?;
+        let window = &self.windows[at];
+        let mut clean: PageSet =
+            window.mapping.mapped().iter().map(|range| window.absolute(range)).collect();
+        dirty.into_iter().for_each(|range| clean.remove(self.whole_blocks(range)));
+        self.gathered.iter().for_each(|range| clean.remove(range));
+        for range in clean.iter() {
+            self.place_gathered(cx, at, range)?;
+        }
+        Ok(())
+    }
+
+    fn place_runs(
+        &mut self,
+        at: usize,
+        segments: &[Segment],
+        files: &[Option<ExtentFile>],
+    ) -> Result<(), MapError> {
         let window = &mut self.windows[at];
         let mut runs = Vec::with_capacity(segments.len());
-        for (segment, file) in segments.iter().zip(&files) {
+        for (segment, file) in segments.iter().zip(files) {
             let relative = window.relative(segment.pages);
             match (file, &self.hole) {
                 (Some(file), _) => {
@@ -221,7 +270,31 @@ impl Working {
                 }
             }
         }
-        window.mapping.place(&runs)?;
+        let placed = window.mapping.place(&runs);
+        if placed.is_ok() {
+            segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
+        }
+        placed
+    }
+
+    /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
+    fn place_gathered(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let mut start = range.start;
+        while start < range.end {
+            let part = PageRange::new(start, range.end.min(start + GATHER_PAGES_MAX));
+            let segments = self.pages.lookup(part)?;
+            let file = gather(cx, &self.hole, &segments)?;
+            let window = &mut self.windows[at];
+            let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
+            window.mapping.place(&[Run { at: window.relative(part), content }])?;
+            self.gathered.insert(part);
+            start = part.end;
+        }
         Ok(())
     }
 

@@ -245,7 +245,7 @@ fn k01_mapping_over_memory_never_shows_a_gap_to_other_threads() {
     }
     done.store(true, Ordering::Relaxed);
     let seen = reader.join().unwrap();
-    assert_eq!(seen[1] + seen[2], seen.iter().sum());
+    assert_eq!(seen[1] + seen[2], seen.iter().sum::<u64>());
     drop(memory);
 }
 

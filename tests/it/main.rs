@@ -2,5 +2,12 @@
 
 #![deny(unsafe_code)]
 
+// `cfg(test)` tells clippy that helpers of tests may unwrap, too.
+#[cfg(test)]
+mod concurrent;
+#[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod kernel;
+#[cfg(test)]
 mod numpy_pure;

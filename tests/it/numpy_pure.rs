@@ -3,8 +3,6 @@
 //! `tests/oracle/indexing.py` prints what NumPy answers; each line is asked of this crate too. The
 //! tests run when the environment variable `ZBA_PYTHON` names a Python that has NumPy.
 
-#![expect(clippy::expect_used, reason = "the helpers of a test fail as the test does")]
-
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;

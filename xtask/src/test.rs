@@ -16,6 +16,7 @@
 //! No network where Python packages are missing: the Python and the oracle steps fail.
 
 use std::cell::OnceCell;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -37,36 +38,45 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     if !quick {
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
-        table.extend(DEMOS.iter().map(|demo| {
-            let python = &python;
-            Step::new(demo.name, move || run_demo(workspace, python.get(), demo))
-        }));
+        table.push(Step::command("demo, 64 MiB", demo(workspace)));
+        table.push(Step::new("real data against NumPy", || real_data(workspace, python.get())));
     }
     steps::run_all(table)
 }
 
-/// A demo in short form.
-struct Demo {
-    name: &'static str,
-    cargo_arguments: &'static [&'static str],
-    /// Whether the program exists; one that does not is shown as not run.
-    built: bool,
+/// The demo in short form.
+fn demo(workspace: &Workspace) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["run", "--release", "--", "demo", "--size", "64MiB"]);
+    command
 }
 
-const DEMOS: &[Demo] = &[Demo {
-    name: "demo, 64 MiB",
-    cargo_arguments: &["run", "--release", "--", "demo", "--size", "64MiB"],
-    built: false,
-}];
-
-/// Runs a demo that exists.
-fn run_demo(workspace: &Workspace, python: Option<&Python>, demo: &Demo) -> Outcome {
-    if !demo.built {
-        return Outcome::NotRun("not built yet".to_owned());
+/// Real arrays through the command line and a program, compared with NumPy.
+fn real_data(workspace: &Workspace, python: Option<&Python>) -> Outcome {
+    let Some(python) = python else {
+        return Outcome::Failed("needs Python with NumPy, which a step above did not get".into());
+    };
+    let mut build = workspace.cargo();
+    build.args(["build", "--release", "--bin", "zba", "--example", "relief"]);
+    match steps::run_command(build) {
+        Outcome::Passed => {}
+        not_built => return not_built,
     }
-    let mut command = workspace.cargo();
-    command.args(demo.cargo_arguments);
-    steps::run_command(with_python(command, python))
+    let out = workspace.path("target/real-data");
+    if out.exists()
+        && let Err(error) = fs::remove_dir_all(&out)
+    {
+        return Outcome::Failed(format!("cannot remove {}: {error}", out.display()));
+    }
+    if let Err(error) = fs::create_dir_all(&out) {
+        return Outcome::Failed(format!("cannot create {}: {error}", out.display()));
+    }
+    let release = workspace.path("target/release");
+    let mut command = workspace.command(&python.executable);
+    command.arg("tests/oracle/real_data.py");
+    command.arg(release.join("zba")).arg(release.join("examples/relief"));
+    command.arg(&python.sample_data).arg(&out);
+    steps::run_command(command)
 }
 
 /// Gets Python ready and keeps it for the steps that follow.

@@ -67,7 +67,18 @@ impl Backend for Directory {
     fn create(&self, path: &str) -> io::Result<Arc<dyn BackendFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).custom_flags(libc::O_NOFOLLOW);
-        Ok(Arc::new(RealFile(Arc::new(options.open(self.at(path))?.into()))))
+        Ok(Arc::new(RealFile::new(Arc::new(options.open(self.at(path))?.into()))))
+    }
+
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>> {
+        let unnamed = |directory: &Path| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600);
+            options.open(directory)
+        };
+        // A store on a read-only file system, or somebody else's, has no room for our copies.
+        let file = unnamed(&self.root).or_else(|_| unnamed(&std::env::temp_dir()))?;
+        Ok(Arc::new(RealFile::new(Arc::new(file.into()))))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn BackendFile>> {
@@ -78,7 +89,7 @@ impl Backend for Directory {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Ok(Arc::new(RealFile(Arc::new(file.into()))))
+        Ok(Arc::new(RealFile::new(Arc::new(file.into()))))
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
@@ -107,7 +118,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-struct RealFile(Arc<OwnedFd>);
+/// A file by its descriptor.
+pub(super) struct RealFile(Arc<OwnedFd>);
 
 const IOV_MAX: usize = 1024;
 
@@ -227,6 +239,10 @@ impl BackendFile for RealFile {
 }
 
 impl RealFile {
+    pub(super) fn new(fd: Arc<OwnedFd>) -> Self {
+        Self(fd)
+    }
+
     fn fallocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());

@@ -256,6 +256,7 @@ fn aligned(page: u64, align: u64, phase: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::sample::Index as Pick;
 
     fn wish(pages: u32, align_pages: u32, phase_pages: u32) -> Allocation {
         Allocation { pages, align_pages, phase_pages, near: None }
@@ -295,7 +296,7 @@ mod tests {
         fn pages_given_out_are_aligned_inside_their_file_and_given_out_once(
             used in prop::collection::vec((0u32..2, 0u64..90, 1u64..10), 0..6),
             steps in prop::collection::vec(
-                (any::<bool>(), 1u32..20, 0u32..4, 0u32..8, any::<bool>(), any::<prop::sample::Index>()),
+                (any::<bool>(), 1u32..20, 0u32..4, 0u32..8, any::<bool>(), any::<Pick>()),
                 1..60,
             ),
         ) {

@@ -38,7 +38,9 @@ pub use format::{FORMAT_VERSION, Format};
 use super::StorageError;
 use super::backend::{Access, Backend, ByteLock, Files, StoreFile};
 use super::check::Report;
-use super::engine::{Allocation, BlobStore, CommitLog, Engine, ExtentFile, Packed, Usage};
+use super::engine::{
+    Allocation, BlobStore, CommitLog, Engine, ExtentFile, Packed, UnnamedFile, Usage,
+};
 use super::extent::{IN_LOG, Place};
 use super::record::{Draft, DraftSource, Record};
 use super::state::State;
@@ -314,6 +316,24 @@ impl BlobStore for LocalEngine {
         let offset_bytes = place.page * PAGE_BYTES;
         Ok(Some(ExtentFile { file: file.fd(), offset_bytes }))
     }
+
+    fn unnamed(&self, pages: u64) -> Result<Box<dyn UnnamedFile>, StorageError> {
+        let file = self.files.create_unnamed()?;
+        file.set_len(pages.saturating_mul(PAGE_BYTES))?;
+        Ok(Box::new(Unnamed(file)))
+    }
+}
+
+struct Unnamed(StoreFile);
+
+impl UnnamedFile for Unnamed {
+    fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.0.write_at(&[bytes], offset_bytes)
+    }
+
+    fn finish(self: Box<Self>) -> ExtentFile {
+        ExtentFile { file: self.0.fd(), offset_bytes: 0 }
+    }
 }
 
 impl LocalEngine {
@@ -432,5 +452,7 @@ impl Engine for LocalEngine {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

@@ -191,8 +191,15 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
                         return Ok(state);
                     }
                     Step::Broken { damage: Some(damage), .. } => return Err(damage),
-                    Step::Broken { damage: None, .. } | Step::End(_) => {
-                        cut(log, &before)?;
+                    Step::Broken { at: position, damage: None, .. } => {
+                        // It may be the first of its file, which `before` does not name yet.
+                        let tail = Tail { position, ..before };
+                        cut(log, &tail)?;
+                        log.take_in_end(tail);
+                        return Ok(old);
+                    }
+                    // Its writer took it back: the disk was full.
+                    Step::End(_) => {
                         log.take_in_end(before);
                         return Ok(old);
                     }

@@ -1,0 +1,379 @@
+//! Power cuts, failing calls and damage, each at every place where they can happen.
+
+use super::tests::{commit, healthy, small, writers};
+use super::*;
+use crate::storage::backend::simulated::{Change, Fault, FaultKind, Simulated, Survival};
+use crate::units::PAGE_LEN;
+
+const PAGES: u64 = 40;
+
+fn backend(disk: &Simulated) -> Arc<dyn Backend> {
+    Arc::new(disk.clone())
+}
+
+fn open(disk: &Simulated) -> Result<(LocalEngine, State), StorageError> {
+    LocalEngine::open(&backend(disk), Mode::ReadWrite, &small())
+}
+
+/// What a run of commits was told, and what the store must contain after each commit.
+#[derive(Default)]
+struct Run {
+    // The content after commit 0, 1, 2 ...
+    contents: Vec<Vec<u64>>,
+    // Number of changes of the disk when the store existed, and when each commit was acknowledged.
+    created: usize,
+    acknowledged: Vec<usize>,
+    // Number of changes when each commit was begun.
+    issued: Vec<usize>,
+}
+
+impl Run {
+    /// The commits that may be the newest after a crash before change `at`.
+    fn possible(&self, at: usize) -> std::ops::RangeInclusive<usize> {
+        let acknowledged = self.acknowledged.iter().filter(|&&when| when <= at).count();
+        let issued = self.issued.iter().filter(|&&when| when < at).count();
+        acknowledged..=issued.max(acknowledged)
+    }
+}
+
+/// Commits, checkpoints and packs, as far as the disk lets it.
+fn run(disk: &Simulated, run: &mut Run) -> Result<(), StorageError> {
+    run.contents = vec![vec![0; to_usize(PAGES)]];
+    LocalEngine::create(&backend(disk), &small())?;
+    run.created = disk.changes_count();
+    let (engine, mut head) = open(disk)?;
+    for step in 1..=24u64 {
+        let (first, pages) = (step * 7 % 30, 1 + step % 6);
+        let mut content = run.contents[to_usize(head.tid.0)].clone();
+        content[to_usize(first)..to_usize(first + pages)].fill(head.tid.0 + 1);
+        run.contents.truncate(to_usize(head.tid.0) + 1);
+        run.contents.push(content);
+        run.issued.truncate(to_usize(head.tid.0));
+        run.issued.push(disk.changes_count());
+        match commit(&engine, &head, first, pages, step % 3 != 0) {
+            Err(StorageError::NoSpace { .. }) => continue,
+            other => head = other?,
+        }
+        run.acknowledged.push(disk.changes_count());
+        let kept = match step {
+            9 => engine.pack(Tid(head.tid.0 - 3), &[]),
+            17 => engine.pack(head.tid, &[]),
+            _ if engine.wants_checkpoint() => {
+                // A checkpoint that fails is none, and the store goes on.
+                head = engine.checkpoint(&head).unwrap_or(head);
+                continue;
+            }
+            _ => continue,
+        };
+        match kept {
+            Err(StorageError::NoSpace { .. }) => {}
+            other => head = other?.head,
+        }
+    }
+    Ok(())
+}
+
+/// Opens what a crash left and compares it with what it may be.
+fn verify(disk: &Simulated, run: &Run, at: usize) {
+    let possible = run.possible(at);
+    let (engine, head) = match open(disk) {
+        Ok(opened) => opened,
+        Err(StorageError::NotAStore { .. }) if at < run.created => {
+            LocalEngine::create(&backend(disk), &small()).unwrap();
+            return;
+        }
+        Err(error) => panic!("crash before change {at}: {error}"),
+    };
+    let tid = to_usize(head.tid.0);
+    assert!(possible.contains(&tid), "crash before change {at}: commit {tid}, not {possible:?}");
+    assert_eq!(writers(&engine, &head, PAGES), run.contents[tid], "crash before change {at}");
+    healthy(&engine);
+    let next = commit(&engine, &head, 3, 5, at.is_multiple_of(2)).unwrap();
+    let mut content = run.contents[tid].clone();
+    content[3..8].fill(tid as u64 + 1);
+    assert_eq!(writers(&engine, &next, PAGES), content);
+    drop(engine);
+    let (engine, again) = open(disk).unwrap();
+    assert_eq!(again.tid, next.tid);
+    assert_eq!(writers(&engine, &again, PAGES), content);
+}
+
+/// A cheap sequence of numbers without pattern.
+fn scrambled(n: usize) -> usize {
+    let n = (n as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    to_usize((n ^ (n >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32)
+}
+
+fn survival(seed: usize, number: usize, change: &Change) -> Survival {
+    let dice = scrambled(seed * 1000 + number);
+    match (seed, dice % 4) {
+        (0, _) | (2.., 0) => Survival::Dropped,
+        (1, _) | (2.., 1) => Survival::Kept,
+        _ => {
+            let sector = |i| scrambled(dice + i).is_multiple_of(2);
+            Survival::Torn((0..change.sectors()).map(sector).collect())
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_change_leaves_a_commit_between_acknowledged_and_issued() {
+    let disk = Simulated::new().unwrap();
+    let mut told = Run::default();
+    run(&disk, &mut told).unwrap();
+    for at in 0..=disk.changes_count() {
+        for seed in 0..4 {
+            let image = disk.crash_image(at, |number, change| survival(seed, number, change));
+            verify(&image.unwrap(), &told, at);
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_recovering_from_a_crash_loses_nothing_more() {
+    let disk = Simulated::new().unwrap();
+    let mut told = Run::default();
+    run(&disk, &mut told).unwrap();
+    for at in (told.created..=disk.changes_count()).step_by(3) {
+        let choose = |number, change: &Change| survival(2 + at, number, change);
+        let image = disk.crash_image(at, choose).unwrap();
+        let (engine, head) = open(&image).unwrap();
+        drop(engine);
+        for second in 0..=image.changes_count() {
+            let choose = |number, change: &Change| survival(2 + second, number, change);
+            let again = image.crash_image(second, choose).unwrap();
+            let (engine, found) = open(&again).unwrap();
+            assert_eq!(found.tid, head.tid, "crash before change {at}, then {second}");
+            assert_eq!(writers(&engine, &found, PAGES), told.contents[to_usize(found.tid.0)]);
+        }
+    }
+}
+
+#[test]
+fn every_subset_of_the_sectors_of_the_last_record_is_a_torn_tail_or_the_whole_record() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, head) = open(&disk).unwrap();
+    let head = commit(&engine, &head, 0, 2, true).unwrap();
+    let start = disk.changes_count();
+    let mut bytes = vec![7u8; PAGE_LEN];
+    bytes.chunks_mut(512).zip(1..).for_each(|(sector, n)| sector[0] = n);
+    let record = engine.append(&tests::draft_of_page(&head, &bytes)).unwrap();
+    assert_eq!(record.tid, Tid(2));
+    drop(engine);
+    let changes = disk.changes();
+    let (number, write) = (start..changes.len())
+        .map(|number| (number, &changes[number]))
+        .find(|(_, change)| matches!(change, Change::Write { .. }))
+        .unwrap();
+    let Change::Write { bytes, .. } = write else { unreachable!() };
+    assert_eq!(bytes.len(), 2 * PAGE_LEN, "a commit of one element writes two pages");
+    let sectors: Vec<usize> = bytes
+        .chunks(512)
+        .enumerate()
+        .filter(|(_, sector)| sector.iter().any(|&byte| byte != 0))
+        .map(|(i, _)| i)
+        .collect();
+    assert!((9..=11).contains(&sectors.len()), "{sectors:?}");
+    for subset in 0..1u32 << sectors.len() {
+        let mut kept = vec![false; 16];
+        let chosen = sectors.iter().enumerate().filter(|(i, _)| subset & (1 << i) != 0);
+        chosen.for_each(|(_, &sector)| kept[sector] = true);
+        let image = disk
+            .crash_image(number + 1, |undecided, _| {
+                assert_eq!(undecided, number);
+                Survival::Torn(kept.clone())
+            })
+            .unwrap();
+        let (_, head) = open(&image).unwrap();
+        let whole = subset == (1 << sectors.len()) - 1;
+        assert_eq!(head.tid, Tid(if whole { 2 } else { 1 }), "{kept:?}");
+    }
+}
+
+#[test]
+fn whichever_call_fails_no_acknowledged_commit_is_lost_and_a_full_disk_stops_nothing() {
+    let calls = {
+        let disk = Simulated::new().unwrap();
+        run(&disk, &mut Run::default()).unwrap();
+        disk.calls_count()
+    };
+    for call in 0..calls {
+        for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::Short] {
+            let disk = Simulated::new().unwrap();
+            disk.set_fault(Some(Fault { call, kind, lasting: false }));
+            let mut told = Run::default();
+            let result = run(&disk, &mut told);
+            disk.set_fault(None);
+            let end = disk.changes_count();
+            if told.created == 0 {
+                told.created = usize::MAX;
+            }
+            let at = format!("call {call} fails with {kind:?}: {result:?}");
+            let image = disk.crash_image(end, |_, _| Survival::Dropped).unwrap();
+            for disk in [&image, &disk] {
+                let (engine, head) = match open(disk) {
+                    Ok(opened) => opened,
+                    Err(StorageError::NotAStore { .. }) if told.created == usize::MAX => continue,
+                    Err(error) => panic!("{at}: {error}"),
+                };
+                let tid = to_usize(head.tid.0);
+                assert!(told.acknowledged.len() <= tid && tid <= told.issued.len(), "{at}");
+                assert_eq!(writers(&engine, &head, PAGES), told.contents[tid], "{at}");
+                healthy(&engine);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_changes_nothing_and_the_store_goes_on_when_there_is_space() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, mut head) = open(&disk).unwrap();
+    head = commit(&engine, &head, 0, 4, true).unwrap();
+    for (call, inline) in [(0, true), (1, true), (0, false), (1, false), (2, false)] {
+        for kind in [FaultKind::Enospc, FaultKind::Short] {
+            disk.set_fault(Some(Fault { call, kind, lasting: false }));
+            match commit(&engine, &head, 4, 4, inline) {
+                Err(StorageError::NoSpace { .. }) => {}
+                Ok(next) => head = next,
+                // Not a full disk but a failing one.
+                Err(_) if kind == FaultKind::Short => return,
+                Err(error) => assert!(!engine.is_poisoned(), "{error}"),
+            }
+            disk.set_fault(None);
+            if engine.is_poisoned() {
+                return;
+            }
+            head = commit(&engine, &head, 8, 2, inline).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_of_the_log_is_unknown_and_poisons() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, head) = open(&disk).unwrap();
+    let head = commit(&engine, &head, 0, 1, true).unwrap();
+    // Space lies ready: the calls are the write and the sync.
+    disk.set_fault(Some(Fault { call: 1, kind: FaultKind::Eio, lasting: false }));
+    let error = commit(&engine, &head, 0, 1, true).err().unwrap();
+    assert!(matches!(error, StorageError::Unknown { tid: Tid(2), .. }), "{error}");
+    assert!(engine.is_poisoned());
+    let error = commit(&engine, &head, 0, 1, true).err().unwrap();
+    assert!(matches!(error, StorageError::Poisoned), "{error}");
+    drop(engine);
+    let (_, settled) = open(&disk).unwrap();
+    assert_eq!(settled.tid, Tid(2), "the bytes are in the file");
+    let end = disk.changes_count();
+    let image = disk.crash_image(end, |_, _| Survival::Dropped).unwrap();
+    assert_eq!(open(&image).unwrap().1.tid, Tid(2), "opening made them durable");
+}
+
+/// Flips one bit of a file.
+fn flip(disk: &Simulated, path: &str, at: u64, bit: u8) {
+    let file = disk.open(path, Access::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_at(&[&[byte[0] ^ (1 << bit)]], at).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_log_is_found() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, mut head) = open(&disk).unwrap();
+    for first in 0..3 {
+        head = commit(&engine, &head, first, 2, true).unwrap();
+    }
+    drop(engine);
+    let path = "log/0000000000.log";
+    let len = disk.open(path, Access::Read).unwrap().len().unwrap();
+    assert_eq!(len, 10 * PAGE_BYTES, "a header and three records of three pages");
+    for at in 0..len {
+        let bit = u8::try_from(scrambled(usize::try_from(at).unwrap()) % 8).unwrap();
+        flip(&disk, path, at, bit);
+        let found = match open(&disk) {
+            Err(StorageError::Corrupted { .. }) => true,
+            Err(error) => panic!("byte {at} bit {bit}: {error}"),
+            Ok((engine, head)) => {
+                assert_eq!(head.tid, Tid(3), "byte {at} bit {bit}: rolled back");
+                !engine.check(true, &mut |_, _| {}).unwrap().damage.is_empty()
+            }
+        };
+        assert!(found, "byte {at} bit {bit}");
+        flip(&disk, path, at, bit);
+    }
+}
+
+#[test]
+fn any_damage_of_a_checkpoint_is_found_and_costs_nothing() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, mut head) = open(&disk).unwrap();
+    for step in 0..6 {
+        head = commit(&engine, &head, step * 5, 4, step % 2 == 0).unwrap();
+    }
+    engine.checkpoint(&head).unwrap();
+    let expected = writers(&engine, &head, PAGES);
+    drop(engine);
+    let path = checkpoint::checkpoint_path(head.tid);
+    let len = disk.open(&path, Access::Read).unwrap().len().unwrap();
+    for at in (0..len).step_by(97).chain(len - 600..len) {
+        flip(&disk, &path, at, 3);
+        let (engine, head) = open(&disk).unwrap();
+        assert_eq!(writers(&engine, &head, PAGES), expected, "byte {at}");
+        let report = engine.check(false, &mut |_, _| {}).unwrap();
+        assert_eq!(report.damage.len(), 1, "byte {at}: {:?}", report.damage);
+        flip(&disk, &path, at, 3);
+    }
+    let (engine, _) = open(&disk).unwrap();
+    healthy(&engine);
+}
+
+#[test]
+fn a_log_that_lost_acknowledged_commits_does_not_open() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, mut head) = open(&disk).unwrap();
+    for first in 0..12 {
+        head = commit(&engine, &head, first, 2, true).unwrap();
+    }
+    drop(engine);
+    let zeroed = disk.open("log/0000000000.log", Access::Write).unwrap();
+    zeroed.write_at(&[&[0; 512]], 4 * PAGE_BYTES).unwrap();
+    let error = open(&disk).err().unwrap();
+    assert!(matches!(error, StorageError::Corrupted { .. }), "{error}");
+    disk.remove("log/0000000000.log").unwrap();
+    let error = open(&disk).err().unwrap();
+    assert!(error.to_string().contains("log/0000000000.log"), "{error}");
+}
+
+#[test]
+fn locks_admit_one_writer_many_readers_and_no_reader_during_a_pack() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, mut head) = open(&disk).unwrap();
+    assert!(matches!(open(&disk), Err(StorageError::Locked { .. })));
+    head = commit(&engine, &head, 0, 4, true).unwrap();
+    let read = || LocalEngine::open(&backend(&disk), Mode::ReadOnly, &small()).unwrap();
+    let (reader, seen) = read();
+    let (_other, _) = read();
+    assert_eq!(writers(&reader, &seen, PAGES), writers(&engine, &head, PAGES));
+    head = commit(&engine, &head, 2, 4, false).unwrap();
+    for first in 0..12 {
+        head = commit(&engine, &head, first, 3, true).unwrap();
+    }
+    let records = reader.records(seen.tid, head.tid).unwrap();
+    assert_eq!(records.len(), 13, "a reader follows the log over its files");
+    assert_eq!(
+        writers(&reader, &reader.load(head.tid).unwrap(), PAGES),
+        writers(&engine, &head, PAGES)
+    );
+    assert!(matches!(engine.pack(head.tid, &[]), Err(StorageError::Locked { .. })));
+    assert!(matches!(commit(&reader, &head, 0, 1, true), Err(StorageError::ReadOnly)));
+    drop((reader, _other));
+    engine.pack(head.tid, &[]).unwrap();
+}
