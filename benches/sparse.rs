@@ -39,6 +39,10 @@ impl Backend for Sparse {
         sparse(self.0.create(path))
     }
 
+    fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>> {
+        self.0.create_unnamed()
+    }
+
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn BackendFile>> {
         sparse(self.0.open(path, access))
     }
