@@ -92,11 +92,7 @@ fn committed(store: &Store, values: &[f64]) -> Outcome<f64> {
 }
 
 /// Creates the array and lets `content` fill it piece by piece through views.
-fn fill(
-    transaction: &Transaction,
-    len: usize,
-    content: impl Fn(usize, &mut [f64]),
-) -> Outcome<()> {
+fn fill(transaction: &Transaction, len: usize, content: impl Fn(usize, &mut [f64])) -> Outcome<()> {
     let mut array = transaction.create::<f64, Ix1>(stores::NAME, &[len as u64])?;
     for start in (0..len).step_by(PIECE_BLOCKS * BLOCK_LEN) {
         let end = len.min(start + PIECE_BLOCKS * BLOCK_LEN);

@@ -124,11 +124,7 @@ fn build_scattered(path: &Path, blocks: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn fresh_block(
-    engine: &LocalEngine,
-    array: ArrayId,
-    block: u64,
-) -> Outcome<DraftChange<'static>> {
+fn fresh_block(engine: &LocalEngine, array: ArrayId, block: u64) -> Outcome<DraftChange<'static>> {
     let pages = u32::try_from(BLOCK_PAGES)?;
     let wish = Allocation { pages, align_pages: pages, phase_pages: 0, near: None };
     let place = engine.allocate(&wish)?;

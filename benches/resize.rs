@@ -56,10 +56,7 @@ fn main() -> Outcome<()> {
 }
 
 /// The median time of a transaction that does `step`.
-fn median_us(
-    store: &Store,
-    mut step: impl FnMut(&Transaction) -> Outcome<()>,
-) -> Outcome<f64> {
+fn median_us(store: &Store, mut step: impl FnMut(&Transaction) -> Outcome<()>) -> Outcome<f64> {
     let mut times = Vec::with_capacity(TIMES);
     for _ in 0..TIMES {
         let started = Instant::now();
