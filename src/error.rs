@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::array::ArrayError;
+use crate::array::{ArrayError, UndoError};
 use crate::storage::StorageError;
 use crate::txn::{CommitError, TransactionError};
 
@@ -22,4 +22,7 @@ pub enum Error {
     /// Arrays.
     #[error(transparent)]
     Array(#[from] ArrayError),
+    /// Undoing a commit.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
 }

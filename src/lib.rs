@@ -42,9 +42,13 @@
 
 pub mod array;
 mod error;
+// The two lowest layers are public for the rigs and benchmarks of this repository only: they rely
+// on promises that the layers above keep, and may change in any version.
+#[doc(hidden)]
 pub mod storage;
 pub mod txn;
 pub mod units;
+#[doc(hidden)]
 pub mod vm;
 
 pub use array::{ArrayError, ArrayOptions, Dtype, DynArray, Element, Index, Order, ZBigArray};

@@ -1,2 +1,11 @@
-//! The `zba` command.
-fn main() {}
+//! The `zba` command: everything is in [`cli`].
+
+#![deny(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

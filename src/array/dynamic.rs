@@ -112,7 +112,7 @@ impl<'t> DynArray<'t> {
             changed: Tid::ZERO,
         };
         let change = CatalogChange::CreateArray { name: Arc::clone(&name), entry };
-        transaction.change(change)?;
+        transaction.change_any(change)?;
         Self::open(transaction, &name)
     }
 
@@ -347,6 +347,20 @@ impl<'t> DynArray<'t> {
         Ok(())
     }
 
+    /// Writes into the array's linear bytes, from byte `at` on: how streams of elements in the
+    /// array's own order come in.
+    ///
+    /// # Errors
+    ///
+    /// [`ArrayError::BeyondEnd`] if the array has not that many bytes; errors of the disk.
+    pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        let nbytes = self.nbytes();
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
+            return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
+        }
+        Ok(self.transaction.write(self.id, at, bytes)?)
+    }
+
     /// Appends `rows`, dense in `order`, along the major axis. Cost O(rows), whatever the array's
     /// length. Nothing happens for no rows.
     ///
@@ -403,15 +417,39 @@ impl<'t> DynArray<'t> {
         let layout = old > 0 && !grows_only(&before, shape, self.order());
         let shape = Arc::from(shape);
         let array = self.id;
-        self.transaction.change(CatalogChange::Shape { array, shape, layout })?;
         let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
+        // First what may be refused, so that the array is as it was then.
         self.transaction.reserve(self.id, new_end, !self.in_place)?;
-        if new_end < old_end {
-            self.transaction.punch(self.id, PageRange::new(new_end, old_end))?;
+        let change = CatalogChange::Shape { array, shape, layout };
+        if let Err(error) = self.transaction.change_any(change) {
+            self.transaction.reserve(self.id, old_end, false)?;
+            return Err(error.into());
+        }
+        if new < old {
+            self.cut(old, new)?;
         }
         if new > old {
             self.transaction.forget_private(self.id, PageRange::new(old_end, new_end))?;
             self.reset_bytes(old, new.min(old_end * PAGE_BYTES))?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the bytes from `new` to `old`, the end so far.
+    fn cut(&mut self, old: u64, new: u64) -> Result<(), ArrayError> {
+        let (old_end, new_end) = (old.div_ceil(PAGE_BYTES), new.div_ceil(PAGE_BYTES));
+        if new_end < old_end {
+            self.transaction.punch(self.id, PageRange::new(new_end, old_end))?;
+        }
+        if new.is_multiple_of(PAGE_BYTES) {
+            return Ok(());
+        }
+        // Who still sees the old length and writes to the rest of the last page is in conflict;
+        // else what it writes would be there after growth.
+        self.transaction.touch(self.id, PageRange::new(new_end - 1, new_end))?;
+        if self.in_place {
+            // Views of the old length may live.
+            self.reset_bytes(new, old.min(new_end * PAGE_BYTES))?;
         }
         Ok(())
     }

@@ -57,6 +57,16 @@ pub enum ArrayError {
         /// Of the buffer.
         given: usize,
     },
+    /// Bytes that the array has not.
+    #[error("{len} bytes from byte {at} do not fit an array of {nbytes} bytes")]
+    BeyondEnd {
+        /// Where they should begin.
+        at: u64,
+        /// How many.
+        len: usize,
+        /// Bytes of the array.
+        nbytes: u64,
+    },
     /// Values whose shape cannot be stretched to the selection's.
     #[error("values of shape {given:?} do not fit a selection of shape {expected:?}")]
     Broadcast {

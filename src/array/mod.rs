@@ -39,6 +39,7 @@ mod scalar;
 pub mod shape;
 mod shared;
 mod typed;
+mod undo;
 #[expect(unsafe_code, reason = "lends mapped memory, which only the kernel knows")]
 mod view;
 
@@ -55,3 +56,4 @@ pub use npy::{Header, NpyError};
 pub use shape::{Order, ShapeError};
 pub use shared::SharedArray;
 pub use typed::{Indices, ZBigArray};
+pub use undo::UndoError;

@@ -18,13 +18,16 @@ pub const INLINE_PAGES_MAX: u64 = 16;
 /// Most bytes of a commit's note.
 pub const NOTE_BYTES_MAX: usize = 64 << 10;
 
-/// Pages of an array that a commit gave new content.
+/// Pages of an array that a commit gave another place and mostly other content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DataChange {
     /// The array.
     pub array: ArrayId,
-    /// The pages and their new content.
+    /// The pages and where they lie now.
     pub segment: Segment,
+    /// Whether the pages were only written along with changed ones and have the content they had:
+    /// such pages never conflict.
+    pub carried: bool,
 }
 
 /// One commit, durable.
@@ -62,6 +65,8 @@ pub struct DraftChange<'a> {
     pub pages: PageRange,
     /// Their content.
     pub source: DraftSource<'a>,
+    /// See [`DataChange::carried`].
+    pub carried: bool,
 }
 
 /// A commit that is being made.

@@ -168,8 +168,8 @@ fn draft<'a>(
         let working = &inner.session.arrays[&id];
         let array = real.get(&id).copied().unwrap_or(id);
         let inline = inline.get(&id);
-        for range in named_pages(id, working, newer).iter() {
-            push_changes(&mut data, array, working, range, inline)?;
+        for (range, carried) in named_pages(id, working, newer) {
+            push_changes(&mut data, (array, carried), working, range, inline)?;
         }
     }
     Ok(Draft {
@@ -182,22 +182,25 @@ fn draft<'a>(
     })
 }
 
-/// The pages the record shall name: those written, and those carried along except where a newer
-/// commit changed them, since what was carried is older.
-fn named_pages(id: ArrayId, working: &Working, newer: &[Arc<Record>]) -> PageSet {
-    let mut named = working.carried.clone();
+/// The pages the record shall name, ascending, and whether they are carried along: those written,
+/// and those carried except where a newer commit changed them, since what was carried is older.
+fn named_pages(id: ArrayId, working: &Working, newer: &[Arc<Record>]) -> Vec<(PageRange, bool)> {
+    let mut carried = working.carried.clone();
     for change in newer.iter().flat_map(|record| &record.data) {
-        if change.array == id {
-            named.remove(change.segment.pages);
+        if change.array == id && !change.carried {
+            carried.remove(change.segment.pages);
         }
     }
-    working.written.iter().for_each(|range| named.insert(range));
+    working.written.iter().for_each(|range| carried.remove(range));
+    let mut named: Vec<_> = working.written.iter().map(|range| (range, false)).collect();
+    named.extend(carried.iter().map(|range| (range, true)));
+    named.sort_unstable_by_key(|(range, _)| range.start);
     named
 }
 
 fn push_changes<'a>(
     data: &mut Vec<DraftChange<'a>>,
-    array: ArrayId,
+    (array, carried): (ArrayId, bool),
     working: &'a Working,
     range: PageRange,
     inline: Option<&PageSet>,
@@ -207,16 +210,17 @@ fn push_changes<'a>(
     let mut parts: Vec<(PageRange, bool)> =
         inline.iter_in(range).map(|part| (part, true)).collect();
     parts.extend(inline.missing_in(range).into_iter().map(|part| (part, false)));
-    parts.sort_by_key(|(part, _)| part.start);
+    parts.sort_unstable_by_key(|(part, _)| part.start);
     for (part, is_inline) in parts {
         if is_inline {
             let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
-            data.push(DraftChange { array, pages: part, source: DraftSource::Inline(bytes) });
+            let source = DraftSource::Inline(bytes);
+            data.push(DraftChange { array, pages: part, source, carried });
             continue;
         }
         for segment in working.pages.lookup(part)? {
             let source = DraftSource::Stored(segment.source);
-            data.push(DraftChange { array, pages: segment.pages, source });
+            data.push(DraftChange { array, pages: segment.pages, source, carried });
         }
     }
     Ok(())

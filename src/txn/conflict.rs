@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::storage::catalog::{Catalog, CatalogChange, Node, Owner};
-use crate::storage::record::Record;
+use crate::storage::record::{DataChange, Record};
 use crate::units::{ArrayId, PageRange, PageSet, Tid};
 
 /// What a transaction changed, as far as conflicts are concerned.
@@ -115,7 +115,7 @@ fn with_record(ours: &Changes<'_>, theirs: &Record) -> Option<Conflict> {
 }
 
 fn data_with_data(ours: &Changes<'_>, theirs: &Record) -> Option<Conflict> {
-    theirs.data.iter().find_map(|change| {
+    changed(theirs).find_map(|change| {
         let pages = ours.pages.get(&change.array)?.iter_in(change.segment.pages).next()?;
         Some(Conflict::Pages { array: name_of(ours, change.array), pages, by: theirs.tid })
     })
@@ -139,7 +139,7 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
     match change {
         CatalogChange::Shape { array, layout, .. } => {
             let same = |theirs: &CatalogChange| is_shape_of(theirs, *array);
-            let moved = *layout && theirs.data.iter().any(|change| change.array == *array);
+            let moved = *layout && changed(theirs).any(|change| change.array == *array);
             (moved || theirs.catalog.iter().any(same))
                 .then(|| Conflict::Shape { array: name_of(ours, *array), by })
         }
@@ -171,6 +171,11 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
     }
 }
 
+/// The pages of a record that have other content than before.
+fn changed(record: &Record) -> impl Iterator<Item = &DataChange> {
+    record.data.iter().filter(|change| !change.carried)
+}
+
 fn is_shape_of(change: &CatalogChange, of: ArrayId) -> bool {
     matches!(change, CatalogChange::Shape { array, .. } if *array == of)
 }
@@ -180,7 +185,7 @@ fn is_tag(change: &CatalogChange, name: &str) -> bool {
 }
 
 fn touches(record: &Record, array: ArrayId) -> bool {
-    record.data.iter().any(|change| change.array == array)
+    changed(record).any(|change| change.array == array)
         || record.catalog.iter().any(|change| match change {
             CatalogChange::Shape { array: other, .. }
             | CatalogChange::Attribute { owner: Owner::Array(other), .. } => *other == array,
@@ -233,7 +238,6 @@ mod tests {
     use super::*;
     use crate::storage::catalog::{ArrayEntry, Attributes};
     use crate::storage::extent::{Segment, Source};
-    use crate::storage::record::DataChange;
     use crate::units::BLOCK_BYTES_DEFAULT;
 
     const A: ArrayId = ArrayId(1);
@@ -258,7 +262,11 @@ mod tests {
 
     fn record(data: &[PageRange], catalog: Vec<CatalogChange>) -> Arc<Record> {
         let segment = |&pages| Segment { pages, source: Source::Hole };
-        let data = data.iter().map(|pages| DataChange { array: A, segment: segment(pages) });
+        let data = data.iter().map(|pages| DataChange {
+            array: A,
+            segment: segment(pages),
+            carried: false,
+        });
         let (tid, base) = (Tid(2), Tid(1));
         let (note, data) = (Arc::from(""), data.collect());
         Arc::new(Record { tid, base, time_ns: 0, note, catalog, data })
@@ -299,6 +307,14 @@ mod tests {
         let conflict = decide(&[PageRange::new(3, 7)], &[], &newer).unwrap();
         let (array, pages) = ("a".to_owned(), PageRange::new(3, 4));
         assert_eq!(conflict, Conflict::Pages { array, pages, by: Tid(2) });
+    }
+
+    #[test]
+    fn pages_that_were_only_carried_along_never_conflict() {
+        let mut newer = Record::clone(&record(&[PageRange::new(0, 4)], vec![]));
+        newer.data[0].carried = true;
+        let newer = Arc::new(newer);
+        assert_eq!(decide(&[PageRange::new(2, 3)], &[shape(A, true)], &newer), None);
     }
 
     #[test]

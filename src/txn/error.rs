@@ -39,6 +39,15 @@ pub enum TransactionError {
     /// Nothing in the kept history has that time.
     #[error("the store has no commit at or before that time")]
     NoCommitThen,
+    /// A change that is more than metadata.
+    #[error("arrays are created and resized through their handles")]
+    NeedsHandle,
+    /// A removed array or group does not come back by undoing.
+    #[error("commit {tid} removed something; copy it from the commit before instead")]
+    CannotUndo {
+        /// The commit.
+        tid: Tid,
+    },
     /// A savepoint of another transaction, or one that a rollback undid.
     #[error("that savepoint is not one of this transaction any more")]
     NoSavepoint,

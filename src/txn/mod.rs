@@ -40,6 +40,7 @@ mod session;
 mod snapshot;
 mod store;
 mod transaction;
+mod undo;
 mod working;
 mod write_out;
 mod write_set;
@@ -50,6 +51,7 @@ pub use pack::{Keep, PackSummary};
 pub use session::HoleContent;
 pub use store::{CreateOptions, OpenOptions, Store};
 pub use transaction::{Savepoint, Transaction};
+pub use undo::Undo;
 
 pub use crate::storage::catalog::{
     ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,

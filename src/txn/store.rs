@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, Session};
-use super::snapshot::Pins;
+use super::snapshot::{Pin, Pins};
 use super::transaction::{Inner, Transaction};
 use crate::storage::StorageError;
 use crate::storage::backend::{Backend, Directory};
@@ -203,15 +203,9 @@ impl Store {
     /// [`StorageError::Forgotten`] if that was packed away, [`StorageError::NoCommit`] if it has
     /// not happened yet.
     pub fn at(&self, tid: Tid) -> Result<Transaction, TransactionError> {
-        let shared = &self.shared;
-        let state = {
-            let _no_pack = shared.commit_lock.lock();
-            let head = Arc::clone(&shared.head.read().state);
-            let state = if tid == head.tid { head } else { Arc::new(shared.engine.load(tid)?) };
-            shared.pins.pin(state, false)
-        };
-        let session = Session::new(Arc::clone(state.state()));
-        Ok(Transaction::new(Arc::clone(shared), state, session, false))
+        let pin = self.shared.load_and_pin(tid)?;
+        let session = Session::new(Arc::clone(pin.state()));
+        Ok(Transaction::new(Arc::clone(&self.shared), pin, session, false))
     }
 
     /// The newest commit.
@@ -321,6 +315,14 @@ impl Store {
 impl Shared {
     pub(super) fn context(&self, writes: bool) -> Context<'_> {
         Context { engine: &*self.engine, shared: self, writes }
+    }
+
+    /// Pins the state as of commit `tid`.
+    pub(super) fn load_and_pin(&self, tid: Tid) -> Result<Pin, TransactionError> {
+        let _no_pack = self.commit_lock.lock();
+        let head = Arc::clone(&self.head.read().state);
+        let state = if tid == head.tid { head } else { Arc::new(self.engine.load(tid)?) };
+        Ok(self.pins.pin(state, false))
     }
 
     /// The kernel mappings this process may have.

@@ -51,6 +51,8 @@ pub struct Transaction {
     pub(super) shared: Arc<Shared>,
     pub(super) pin: Pin,
     pub(super) writes: bool,
+    // Another state whose extents this transaction names.
+    kept: Option<Pin>,
     process: u32,
     // `None` once commit or abort took it.
     inner: Mutex<Option<Inner>>,
@@ -65,7 +67,7 @@ impl Transaction {
         let set = WriteSet::new(pin.state().catalog.clone(), pin.state().tid);
         let (open, process) = (BTreeSet::new(), std::process::id());
         let inner = Inner { session, set, poisoned: false, open, buffered_bytes: 0 };
-        Self { shared, pin, writes, process, inner: Mutex::new(Some(inner)) }
+        Self { shared, pin, writes, kept: None, process, inner: Mutex::new(Some(inner)) }
     }
 
     /// The commit this transaction's snapshot shows.
@@ -101,12 +103,24 @@ impl Transaction {
         }
     }
 
-    /// Makes a change of names or metadata, private until commit.
+    /// Makes a change of names, groups, attributes or tags, private until commit.
     ///
     /// # Errors
     ///
     /// [`TransactionError::Catalog`] if the change does not fit, [`TransactionError::ReadOnly`].
+    /// [`TransactionError::NeedsHandle`] for arrays to create and shapes, which are more than
+    /// metadata: use a handle.
     pub fn change(&self, change: CatalogChange) -> Result<(), TransactionError> {
+        match change {
+            CatalogChange::CreateArray { .. } | CatalogChange::Shape { .. } => {
+                Err(TransactionError::NeedsHandle)
+            }
+            change => self.change_any(change),
+        }
+    }
+
+    /// The same for any change.
+    pub(crate) fn change_any(&self, change: CatalogChange) -> Result<(), TransactionError> {
         self.writing(|_, inner| Ok(inner.set.change(change)?))
     }
 
@@ -115,7 +129,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::ReadOnly`] if the transaction cannot create one.
-    pub fn next_array(&self) -> Result<ArrayId, TransactionError> {
+    pub(crate) fn next_array(&self) -> Result<ArrayId, TransactionError> {
         self.writing(|_, inner| Ok(inner.set.catalog.next_array()))
     }
 
@@ -124,7 +138,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::AlreadyOpen`] while another handle is alive.
-    pub fn open_array<E: From<TransactionError>>(
+    pub(crate) fn open_array<E: From<TransactionError>>(
         &self,
         id: ArrayId,
         pages: u64,
@@ -152,7 +166,7 @@ impl Transaction {
     }
 
     /// Says that the handle of an array is gone.
-    pub fn close_array(&self, id: ArrayId) {
+    pub(crate) fn close_array(&self, id: ArrayId) {
         if let Some(inner) = &mut *self.inner.lock() {
             inner.open.remove(&id);
         }
@@ -164,7 +178,12 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::Map`] if there are no such addresses.
-    pub fn reserve(&self, id: ArrayId, pages: u64, may_move: bool) -> Result<(), TransactionError> {
+    pub(crate) fn reserve(
+        &self,
+        id: ArrayId,
+        pages: u64,
+        may_move: bool,
+    ) -> Result<(), TransactionError> {
         self.reading(|cx, inner| reserve(cx, inner, id, pages, may_move))
     }
 
@@ -178,7 +197,7 @@ impl Transaction {
     ///
     /// [`TransactionError::Map`] if there are no addresses or too many mappings,
     /// [`TransactionError::ReadOnly`] if `write` and the transaction only reads.
-    pub fn map(
+    pub(crate) fn map(
         &self,
         id: ArrayId,
         pages: PageRange,
@@ -189,7 +208,7 @@ impl Transaction {
     }
 
     /// Asks the kernel to read mapped `pages` of an open array ahead.
-    pub fn will_need(&self, id: ArrayId, pages: PageRange) {
+    pub(crate) fn will_need(&self, id: ArrayId, pages: PageRange) {
         let _ = self.reading(|_, inner| {
             working(inner, id)?.will_need(pages);
             Ok(())
@@ -205,7 +224,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::Storage`] if the disk is full or fails.
-    pub fn write(&self, id: ArrayId, at: u64, bytes: &[u8]) -> Result<(), TransactionError> {
+    pub(crate) fn write(&self, id: ArrayId, at: u64, bytes: &[u8]) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
             let end = at + bytes.len() as u64;
             let block_bytes = working(inner, id)?.block_pages() * PAGE_BYTES;
@@ -226,7 +245,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
-    pub fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+    pub(crate) fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
             let working = working(inner, id)?;
             working.pages.insert(&Segment { pages, source: Source::Hole });
@@ -236,13 +255,32 @@ impl Transaction {
         })
     }
 
+    /// Counts `pages` of an array as written, with the content they have: whoever else writes them
+    /// is in conflict. The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`].
+    pub(crate) fn touch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.writing(|_, inner| {
+            let working = working(inner, id)?;
+            working.written.insert(pages);
+            working.carried.remove(pages);
+            Ok(())
+        })
+    }
+
     /// Drops private copies of `pages` of an array, which lay beyond its end so far. The caller
     /// holds its handle exclusively.
     ///
     /// # Errors
     ///
     /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
-    pub fn forget_private(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+    pub(crate) fn forget_private(
+        &self,
+        id: ArrayId,
+        pages: PageRange,
+    ) -> Result<(), TransactionError> {
         self.writing(|cx, inner| working(inner, id)?.place_again(cx, pages))
     }
 
@@ -252,8 +290,32 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::Storage`] if the disk is full or fails.
-    pub fn wrote(&self, id: ArrayId, bytes: u64) -> Result<(), TransactionError> {
+    pub(crate) fn wrote(&self, id: ArrayId, bytes: u64) -> Result<(), TransactionError> {
         self.writing(|cx, inner| stage_if_many(cx, inner, id, bytes))
+    }
+
+    /// Gives pages of an open array content that is stored already. The caller holds its handle
+    /// exclusively.
+    pub(crate) fn restore(
+        &self,
+        id: ArrayId,
+        segments: &[Segment],
+    ) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            let working = working(inner, id)?;
+            for segment in segments {
+                working.pages.insert(segment);
+                working.written.insert(segment.pages);
+                working.carried.remove(segment.pages);
+                working.place_again(cx, segment.pages)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps another state pinned until this transaction ends.
+    pub(super) fn keep(&mut self, pin: Pin) {
+        self.kept = Some(pin);
     }
 
     /// Writes the private pages of an array to extents. The caller holds its handle exclusively.
@@ -261,7 +323,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`TransactionError::Storage`] if the disk is full or fails.
-    pub fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
+    pub(crate) fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
         self.writing(|cx, inner| stage(cx, inner, id))
     }
 
@@ -405,13 +467,15 @@ impl Transaction {
                 return Err(TransactionError::Poisoned);
             }
             let result = step(cx, inner);
-            let half_way = matches!(
-                result,
-                Err(TransactionError::Map(_)
-                    | TransactionError::Storage(
-                        StorageError::Io { .. } | StorageError::Corrupted { .. }
-                    ))
-            );
+            let half_way = match &result {
+                // Addresses are had before anything is done with them.
+                Err(TransactionError::Map(MapError::AddressSpace { .. })) => false,
+                Err(TransactionError::Map(_)) => true,
+                Err(TransactionError::Storage(error)) => {
+                    matches!(error, StorageError::Io { .. } | StorageError::Corrupted { .. })
+                }
+                _ => false,
+            };
             inner.poisoned |= half_way;
             result
         })

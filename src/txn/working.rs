@@ -115,10 +115,16 @@ impl Working {
     }
 
     /// Says that the array has `pages` pages; whether the addresses for them are there or could
-    /// be added in place.
+    /// be added in place. If not, nothing has changed.
     pub(super) fn try_reserve(&mut self, cx: &Context<'_>, pages: u64) -> Result<bool, MapError> {
-        self.end_page = pages;
-        let pages = self.whole_blocks(PageRange::new(0, pages)).end;
+        let has_room = self.try_room(cx, self.whole_blocks(PageRange::new(0, pages)).end)?;
+        if has_room {
+            self.end_page = pages;
+        }
+        Ok(has_room)
+    }
+
+    fn try_room(&mut self, cx: &Context<'_>, pages: u64) -> Result<bool, MapError> {
         if pages > WHOLE_PAGES_MAX {
             return Ok(true);
         }

@@ -35,11 +35,12 @@ pub fn create(name: &str, len_bytes: u64) -> Result<OwnedFd, MapError> {
     Ok(memory)
 }
 
-/// Forbids every later write to `memory`, in this and any other process.
+/// Forbids every later write to `memory`, in this and any other process, but through a shared
+/// mapping made before, of which there must be none.
 ///
 /// # Errors
 ///
-/// [`MapError::System`] if a shared mapping can still write it, or it is no file from [`create`].
+/// [`MapError::System`] if it is no file from [`create`].
 pub fn freeze(memory: BorrowedFd<'_>) -> Result<(), MapError> {
     file::seal_bytes(memory).map_err(MapError::from)
 }

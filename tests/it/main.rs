@@ -6,8 +6,14 @@
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash_smoke;
+#[cfg(test)]
 mod fragments;
 #[cfg(test)]
 mod kernel;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod numpy_pure;

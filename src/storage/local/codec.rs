@@ -160,6 +160,7 @@ pub(super) fn encode_draft<'a>(draft: &Draft<'a>) -> EncodedDraft<'a> {
     for change in &draft.data {
         out.u64(change.array.0);
         encode_pages(&mut out, change.pages);
+        out.u8(u8::from(change.carried));
         match &change.source {
             DraftSource::Stored(source) => extents.encode_source(&mut out, source),
             DraftSource::Inline(bytes) => {
@@ -196,16 +197,17 @@ pub(super) fn decode_record(head: &RecordHead<'_>, body: &[u8]) -> Result<Record
     let catalog_count = from.count(1)?;
     let catalog = (0..catalog_count).map(|_| decode_change(&mut from)).collect::<Result<_, _>>()?;
     let extents = decode_extents(&mut from)?;
-    let data_count = from.count(25)?;
+    let data_count = from.count(26)?;
     let mut data = Vec::with_capacity(data_count);
     for _ in 0..data_count {
         let array = ArrayId(from.u64()?);
         let pages = decode_pages(&mut from)?;
+        let carried = decode_flag(&mut from)?;
         let source = match from.u8()? {
             INLINE => inline_source(head, from.u64()?, pages.count())?,
             kind => decode_source(&mut from, kind, &extents, pages)?,
         };
-        data.push(DataChange { array, segment: Segment { pages, source } });
+        data.push(DataChange { array, segment: Segment { pages, source }, carried });
     }
     from.finish()?;
     let (tid, base, time_ns) = (head.tid, head.base, head.time_ns);

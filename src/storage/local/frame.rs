@@ -415,3 +415,106 @@ fn inline_fault(sums: &[u32], inline: &[u8], from: u64, head: &FrameHead) -> Opt
     }
     torn.then(|| Found::Torn(Some(head.clone())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::Files;
+    use crate::storage::backend::simulated::Simulated;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const STORE: StoreId = *b"a store's uuid..";
+
+    fn seal() -> Seal {
+        Seal::new(&STORE, 3)
+    }
+
+    fn frame(page: u64, body: &[u8], inline: &[&[u8]]) -> Vec<u8> {
+        let content = FrameContent {
+            kind: FrameKind::Commit,
+            tid: Tid(7),
+            base: Tid(5),
+            time_ns: -1,
+            durable: Tid(6),
+            previous: 99,
+            body,
+            inline,
+        };
+        let frame = NewFrame::new(&seal(), page, &content);
+        [frame.metadata.as_slice(), &inline.concat()].concat()
+    }
+
+    fn file(bytes: &[u8]) -> StoreFile {
+        let files = Files::new(Arc::new(Simulated::new().unwrap()), true);
+        let file = files.create("f").unwrap();
+        file.write_at(&[bytes], 0).unwrap();
+        file
+    }
+
+    fn found(bytes: &[u8], page: u64) -> Found {
+        let file = file(bytes);
+        read_frame(&file, &seal(), page, file.len().unwrap(), true).unwrap()
+    }
+
+    #[test]
+    fn a_frame_reads_back_at_its_place_and_only_there() {
+        let (body, inline) = (vec![5; 5000], vec![9; PAGE_LEN]);
+        let bytes = frame(1, &body, &[&inline, &inline]);
+        let at_one = [vec![0; PAGE_LEN], bytes.clone()].concat();
+        let Found::Whole(read) = found(&at_one, 1) else { panic!("it is whole") };
+        assert_eq!((read.head.tid, read.head.previous, read.body), (Tid(7), 99, body));
+        assert_eq!(read.inline_sums, [crc32fast::hash(&inline); 2]);
+        assert_eq!(read.head.pages() * PAGE_BYTES, bytes.len() as u64);
+        assert!(matches!(found(&bytes, 0), Found::Damaged { .. }), "bytes of another place");
+        assert!(matches!(found(&at_one, 5), Found::End));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_is_damage() {
+        // A sector of which one bit is set would look like one that was never written.
+        let page = vec![0x0F; PAGE_LEN];
+        let good = frame(0, &[3; 600], &[&page]);
+        let (file, len) = (file(&good), good.len() as u64);
+        for bit in (0..len * 8).filter(|bit| bit / 8 < PAGE_BYTES || bit % 61 == 0) {
+            let byte = good[to_usize(bit / 8)];
+            file.write_at(&[&[byte ^ (1 << (bit % 8))]], bit / 8).unwrap();
+            let found = read_frame(&file, &seal(), 0, len, true).unwrap();
+            assert!(matches!(found, Found::Damaged { .. }), "bit {bit}: {found:?}");
+            file.write_at(&[&[byte]], bit / 8).unwrap();
+        }
+    }
+
+    #[test]
+    fn sectors_of_two_attempts_do_not_make_one_frame() {
+        let (first, second) = (frame(0, &[1; 2000], &[]), frame(0, &[2; 2000], &[]));
+        for subset in 1..15 {
+            let mut mixed = first.clone();
+            for sector in (0..4).filter(|sector| subset & (1 << sector) != 0) {
+                let bytes = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+                mixed[bytes.clone()].copy_from_slice(&second[bytes]);
+            }
+            let found = found(&mixed, 0);
+            assert!(matches!(found, Found::Torn(Some(_))), "{subset:b}: {found:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic_or_take_much_memory(
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+            len in any::<u64>(),
+            inline in any::<u32>(),
+        ) {
+            found(&bytes, 0);
+            // A head with a right checksum may still say anything.
+            let mut payload = bytes;
+            payload.resize(SECTOR_BYTES - 4, 0);
+            payload[..4].copy_from_slice(&MAGIC.to_le_bytes());
+            payload[4..8].fill(0);
+            payload[8..16].copy_from_slice(&len.to_le_bytes());
+            payload[16..20].copy_from_slice(&inline.to_le_bytes());
+            found(&seal().sectors(0, &payload), 0);
+        }
+    }
+}

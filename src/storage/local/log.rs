@@ -659,7 +659,8 @@ pub(super) fn recorded(draft: &Draft<'_>, frame: &NewFrame, at: Position) -> Rec
                 }
             }
         };
-        DataChange { array: change.array, segment: Segment { pages: change.pages, source } }
+        let (array, carried) = (change.array, change.carried);
+        DataChange { array, segment: Segment { pages: change.pages, source }, carried }
     });
     Record {
         tid: draft.tid,

@@ -375,7 +375,8 @@ fn draft_of<'a>(
             Some(bytes) => DraftSource::Inline(bytes),
             None => DraftSource::Stored(moves.source(&change.segment.source)?),
         };
-        Ok(DraftChange { array: change.array, pages: change.segment.pages, source })
+        let (array, pages, carried) = (change.array, change.segment.pages, change.carried);
+        Ok(DraftChange { array, pages, source, carried })
     });
     Ok(Draft {
         tid: record.tid,

@@ -53,7 +53,10 @@ fn draft<'a>(head: &State, data: Vec<DraftChange<'a>>) -> Draft<'a> {
 /// A commit of one page, which lies inside the record.
 pub(super) fn draft_of_page<'a>(head: &State, bytes: &'a [u8]) -> Draft<'a> {
     let source = DraftSource::Inline(bytes);
-    draft(head, vec![DraftChange { array: ARRAY, pages: PageRange::at(0, 1), source }])
+    draft(
+        head,
+        vec![DraftChange { array: ARRAY, pages: PageRange::at(0, 1), source, carried: false }],
+    )
 }
 
 /// Commits `pages` pages from `first` on, which say the tid, and returns the new head.
@@ -78,7 +81,7 @@ pub(super) fn commit(
             DraftSource::Stored(Source::whole(extent))
         }
     };
-    let change = DraftChange { array: ARRAY, pages: range, source };
+    let change = DraftChange { array: ARRAY, pages: range, source, carried: false };
     let record = engine.append(&draft(head, vec![change]))?;
     head.apply(&record)
 }

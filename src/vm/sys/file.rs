@@ -56,9 +56,12 @@ pub(crate) fn seal_len(file: BorrowedFd<'_>) -> Result<(), SysError> {
     seal(file, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
 }
 
-/// Forbids every later change of the bytes of a file in memory.
+/// Forbids every later write to a file in memory, and shared mappings that could write it.
+///
+/// `F_SEAL_WRITE` says the same of the past too, but fails with EBUSY at random: it gives up when
+/// anything in the kernel holds one of the pages for a moment.
 pub(crate) fn seal_bytes(file: BorrowedFd<'_>) -> Result<(), SysError> {
-    seal(file, SealFlag::F_SEAL_WRITE)
+    seal(file, SealFlag::F_SEAL_FUTURE_WRITE)
 }
 
 fn seal(file: BorrowedFd<'_>, seals: SealFlag) -> Result<(), SysError> {

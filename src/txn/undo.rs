@@ -1,0 +1,136 @@
+//! Undoing one commit: a new transaction that gives everything it changed the state before it.
+//!
+//! Nothing is copied: the pages get their old extents again, which are there as long as the history
+//! is.
+//!
+//! # Failure
+//!
+//! What a later commit changed too cannot be undone alone: that is a conflict, as if the undo had
+//! been begun before that commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::conflict::{Changes, first_conflict};
+use super::error::{CommitError, TransactionError};
+use super::store::Store;
+use super::transaction::Transaction;
+use crate::storage::StorageError;
+use crate::storage::catalog::{Catalog, CatalogChange, Owner};
+use crate::storage::extent::Segment;
+use crate::storage::state::State;
+use crate::units::{ArrayId, PageSet, Tid};
+
+/// What has to be done to undo a commit.
+pub struct Undo {
+    /// Changes of names and metadata, in order.
+    pub changes: Vec<CatalogChange>,
+    /// What pages contained before, by array.
+    pub data: Vec<(ArrayId, Vec<Segment>)>,
+}
+
+impl Store {
+    /// Begins a transaction in which commit `tid` shall be undone, and says how.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Conflict`] if a later commit changed the same,
+    /// [`StorageError::Forgotten`] if the state before was packed away,
+    /// [`TransactionError::CannotUndo`] if the commit removed an array.
+    pub fn begin_undo(&self, tid: Tid) -> Result<(Transaction, Undo), CommitError> {
+        let before = self.pin_before(tid)?;
+        let mut transaction = self.begin()?;
+        let head = transaction.base();
+        let records = self.records(Tid(tid.0 - 1), head).map_err(TransactionError::from)?;
+        let Some((undone, later)) = records.split_first() else {
+            return Err(TransactionError::from(StorageError::NoCommit { tid, head }).into());
+        };
+        let old = before.state();
+        let mut pages: BTreeMap<ArrayId, PageSet> = BTreeMap::new();
+        for change in undone.data.iter().filter(|change| !change.carried) {
+            if old.catalog.array_by_id(change.array).is_some() {
+                pages.entry(change.array).or_default().insert(change.segment.pages);
+            }
+        }
+        let changes = inverse(&undone.catalog, old, tid)?;
+        let after = old.apply(undone).map_err(TransactionError::from)?;
+        let ours = Changes { pages: &pages, catalog: &changes, base: &after.catalog };
+        if let Some(conflict) = first_conflict(&ours, later, &transaction.catalog()) {
+            return Err(CommitError::Conflict(conflict));
+        }
+        let mut data = Vec::new();
+        for (array, pages) in pages {
+            let map = old.page_map(array);
+            let mut segments = Vec::new();
+            for range in pages.iter() {
+                segments.extend(map.lookup(range).map_err(TransactionError::from)?);
+            }
+            data.push((array, segments));
+        }
+        transaction.keep(before);
+        Ok((transaction, Undo { changes, data }))
+    }
+
+    fn pin_before(&self, tid: Tid) -> Result<super::snapshot::Pin, TransactionError> {
+        let head = self.head();
+        if tid == Tid::ZERO || tid > head {
+            return Err(StorageError::NoCommit { tid, head }.into());
+        }
+        self.shared.load_and_pin(Tid(tid.0 - 1))
+    }
+}
+
+/// The changes that undo `changes`, which were made on `old`.
+fn inverse(
+    changes: &[CatalogChange],
+    old: &State,
+    tid: Tid,
+) -> Result<Vec<CatalogChange>, TransactionError> {
+    let mut undone = Vec::with_capacity(changes.len());
+    let mut catalog = old.catalog.clone();
+    for change in changes {
+        let inverse = inverse_of(change, &catalog);
+        undone.push(inverse.ok_or(TransactionError::CannotUndo { tid })?);
+        catalog.apply(change, tid)?;
+    }
+    undone.reverse();
+    Ok(undone.into_iter().flatten().collect())
+}
+
+/// `None` if the change cannot be undone.
+fn inverse_of(change: &CatalogChange, old: &Catalog) -> Option<Vec<CatalogChange>> {
+    let remove = |name: &Arc<str>| CatalogChange::Remove { name: Arc::clone(name) };
+    Some(match change {
+        CatalogChange::CreateArray { name, .. } | CatalogChange::CreateGroup { name } => {
+            // The groups above it that came into being with it go with it, innermost first.
+            let above = name.match_indices('/').map(|(at, _)| &name[..at]);
+            let created: Vec<Arc<str>> =
+                above.filter(|group| old.node(group).is_none()).map(Arc::from).collect();
+            std::iter::once(name).chain(created.iter().rev()).map(remove).collect()
+        }
+        CatalogChange::Remove { .. } => return None,
+        CatalogChange::Move { from, to } => {
+            vec![CatalogChange::Move { from: Arc::clone(to), to: Arc::clone(from) }]
+        }
+        CatalogChange::Shape { array, layout, .. } => {
+            // An array created by the same commit goes altogether.
+            let Some(entry) = old.array_by_id(*array) else { return Some(Vec::new()) };
+            let (shape, layout) = (Arc::clone(&entry.shape), *layout);
+            vec![CatalogChange::Shape { array: *array, shape, layout }]
+        }
+        CatalogChange::Attribute { owner, key, .. } => {
+            let attributes = match owner {
+                Owner::Array(id) => old.array_by_id(*id).map(|entry| entry.attributes.clone()),
+                Owner::Group(name) => match old.node(name) {
+                    Some(crate::storage::catalog::Node::Group(attributes)) => Some(attributes),
+                    _ => None,
+                },
+            };
+            let value = attributes.and_then(|attributes| attributes.get(key).cloned());
+            vec![CatalogChange::Attribute { owner: owner.clone(), key: Arc::clone(key), value }]
+        }
+        CatalogChange::Tag { tag, .. } => {
+            vec![CatalogChange::Tag { tag: Arc::clone(tag), tid: old.tag(tag) }]
+        }
+    })
+}
