@@ -130,5 +130,6 @@ fn fresh_block(engine: &LocalEngine, array: ArrayId, block: u64) -> Outcome<Draf
     let place = engine.allocate(&wish)?;
     let extent = Extent::new(place, pages, pages, Box::new([0])).ok_or("the extent is whole")?;
     let pages = PageRange::at(block * BLOCK_PAGES, BLOCK_PAGES);
-    Ok(DraftChange { array, pages, source: DraftSource::Stored(Source::whole(extent)) })
+    let source = DraftSource::Stored(Source::whole(extent));
+    Ok(DraftChange { array, pages, source, carried: false })
 }
