@@ -159,6 +159,10 @@ impl Transaction {
                 let new = || Working::new(entry.block_bytes, hole, map);
                 inner.session.arrays.entry(id).or_insert_with(new);
             }
+            let budget = cx.shared.budget();
+            if budget.used() > budget.max() / 2 {
+                let_go_of_closed(cx, inner, id)?;
+            }
             reserve(cx, inner, id, pages, true)?;
             inner.open.insert(id);
             Ok(())
@@ -525,6 +529,24 @@ fn reserve(
     let working = working(inner, id)?;
     working.unmap_all();
     working.try_reserve(cx, pages)?;
+    Ok(())
+}
+
+/// Gives back the kernel mappings of arrays without a handle, other than `id`: a transaction may
+/// touch more arrays than a process can map at once. Their private pages are staged.
+fn let_go_of_closed(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+) -> Result<(), TransactionError> {
+    cx.shared.drop_idle();
+    let mapped = inner.session.arrays.iter().filter(|(_, working)| working.is_mapped());
+    let mapped = mapped.map(|(&other, _)| other);
+    let closed = mapped.filter(|other| *other != id && !inner.open.contains(other));
+    for closed in closed.collect::<Vec<ArrayId>>() {
+        stage(cx, inner, closed)?;
+        working(inner, closed)?.unmap_all();
+    }
     Ok(())
 }
 

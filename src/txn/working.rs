@@ -149,6 +149,11 @@ impl Working {
         self.writable = PageSet::new();
     }
 
+    /// Whether it holds addresses and kernel mappings.
+    pub(super) fn is_mapped(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
         let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
         let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
@@ -422,6 +427,8 @@ impl Working {
     ) -> Result<(), TransactionError> {
         let mut again = changed.clone();
         self.written.iter().chain(self.carried.iter()).for_each(|range| again.insert(range));
+        // Placing pages again drops their private copies by itself.
+        again.iter().for_each(|range| self.writable.remove(range));
         self.discard()?;
         self.pages = pages;
         self.written = PageSet::new();

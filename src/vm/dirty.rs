@@ -179,7 +179,8 @@ mod tests {
     use crate::vm::{Access, memory_file};
     use std::os::fd::AsFd;
 
-    const FILE: Kind = Kind::File { file: FileId { descriptor: 3, device: 1, inode: 1 }, shift: 0 };
+    const FILE: Kind =
+        Kind::File { file: FileId { descriptor: 3, device: 1, inode: 1 }, shift: 0, ahead: false };
 
     fn private_file(pages: u64) -> (Reservation, Runs) {
         let all = PageRange::new(0, pages);

@@ -46,7 +46,8 @@ use crate::units::{PAGE_BYTES, PageRange, PageSet};
 /// How the pages of files in a mapping will be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
-    /// By the block, in any order: one miss reads one aligned 2 MiB piece.
+    /// By the block, in any order: one miss reads one aligned 2 MiB piece. In runs of at least
+    /// 16 MiB it reads the next one too, and goes on ahead of a reader that continues.
     Blocks,
     /// Single elements far apart: one miss reads one page.
     Random,
@@ -57,8 +58,9 @@ pub enum Advice {
 }
 
 impl Advice {
-    const fn wishes(self) -> &'static [madvise::Advice] {
+    const fn wishes(self, kind: Kind) -> &'static [madvise::Advice] {
         match self {
+            Self::Blocks if kind.is_read_ahead() => &[madvise::Advice::HugePage],
             Self::Blocks => &[madvise::Advice::HugePage, madvise::Advice::Random],
             Self::Random => &[madvise::Advice::Random],
             Self::Sequential => &[madvise::Advice::Sequential],
@@ -89,6 +91,9 @@ pub struct Run<'a> {
     /// What they shall show.
     pub content: Content<'a>,
 }
+
+/// From 16 MiB on a run is read from front to back often enough to read ahead in it.
+const LONG_PAGES: u64 = 1 << 12;
 
 /// A run that is checked, and joined with its neighbours.
 struct Placement<'a> {
@@ -149,17 +154,22 @@ impl Mapping {
     ///
     /// If a run is outside of the reservation.
     pub fn place(&mut self, runs: &[Run<'_>]) -> Result<(), MapError> {
-        let placements = self.check_and_join(runs)?;
+        let mut placements = self.check_and_join(runs)?;
         let replaced: Vec<_> = placements
-            .iter()
-            .map(|placement| self.runs.replace(placement.run.at, placement.kind))
+            .iter_mut()
+            .map(|placement| {
+                let at = placement.run.at;
+                let is_long = self.advice == Advice::Blocks && at.count() >= LONG_PAGES;
+                placement.kind = self.runs.joining(at, placement.kind, is_long);
+                self.runs.replace(at, placement.kind)
+            })
             .collect();
         if let Err(error) = self.settle() {
             self.take_back(&replaced);
             return Err(error);
         }
         for (index, placement) in placements.iter().enumerate() {
-            if let Err(error) = self.map(placement.run) {
+            if let Err(error) = self.map(placement) {
                 self.take_back(&replaced[index..]);
                 self.settle_after_failure(placement.run.at);
                 return Err(error);
@@ -354,7 +364,8 @@ impl Mapping {
     }
 
     /// Places one run, with advice.
-    fn map(&mut self, run: Run<'_>) -> Result<(), MapError> {
+    fn map(&mut self, placement: &Placement<'_>) -> Result<(), MapError> {
+        let Placement { run, kind } = *placement;
         let wishes = match run.content {
             Content::Hole => {
                 self.reservation.place_zeros(run.at)?;
@@ -362,7 +373,7 @@ impl Mapping {
             }
             Content::File { file, offset_bytes } => {
                 self.reservation.place_file(run.at, file, offset_bytes)?;
-                self.advice.wishes()
+                self.advice.wishes(kind)
             }
         };
         for &wish in wishes {
@@ -439,7 +450,7 @@ fn kind_of(run: Run<'_>, known: &mut Option<(i32, FileFacts)>) -> Result<Kind, M
         return Err(MapError::FileTooShort { offset_bytes, end_bytes, len_bytes });
     }
     let shift = (offset_bytes / PAGE_BYTES).wrapping_sub(run.at.start);
-    Ok(Kind::File { file: FileId { descriptor, device, inode }, shift })
+    Ok(Kind::File { file: FileId { descriptor, device, inode }, shift, ahead: false })
 }
 
 #[cfg(test)]

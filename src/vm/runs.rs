@@ -42,8 +42,16 @@ pub(super) enum Kind {
     Closed,
     /// Memory that reads as zeros until it is written, in huge pages or not.
     Zeros { huge: bool },
-    /// Pages of a file; `shift` is file page minus page, modulo 2^64.
-    File { file: FileId, shift: u64 },
+    /// Pages of a file; `shift` is file page minus page, modulo 2^64. `ahead` says whether the
+    /// kernel reads ahead there: neighbours that differ in it are different kernel mappings.
+    File { file: FileId, shift: u64, ahead: bool },
+}
+
+impl Kind {
+    /// Whether the kernel reads ahead.
+    pub(super) const fn is_read_ahead(self) -> bool {
+        matches!(self, Self::File { ahead: true, .. })
+    }
 }
 
 /// The runs of one reservation.
@@ -117,6 +125,18 @@ impl Runs {
         old
     }
 
+    /// `kind` as it shall be placed at `range`: a file that continues what lies beside it is read
+    /// ahead if that is, so that both are one kernel mapping; else if it `is_long`.
+    pub(super) fn joining(&self, range: PageRange, kind: Kind, is_long: bool) -> Kind {
+        let Kind::File { file, shift, .. } = kind else { return kind };
+        let [far, near] = [true, false].map(|ahead| Kind::File { file, shift, ahead });
+        let before = range.start.checked_sub(1).and_then(|page| self.kind_at(page));
+        let after = self.kind_at(range.end).filter(|_| range.end < self.pages);
+        let beside =
+            [before, after].into_iter().flatten().find(|&kind| kind == far || kind == near);
+        if is_long { far } else { beside.unwrap_or(near) }
+    }
+
     /// What lies at `page`; `None` only while there are no pages.
     pub(super) fn kind_at(&self, page: u64) -> Option<Kind> {
         self.starts.range(..=page).next_back().map(|(_, &kind)| kind)
@@ -134,6 +154,7 @@ mod tests {
         let file = |(descriptor, shift)| Kind::File {
             file: FileId { descriptor, device: 1, inode: 1 },
             shift,
+            ahead: false,
         };
         prop_oneof![
             Just(Kind::Closed),

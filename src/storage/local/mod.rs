@@ -80,7 +80,7 @@ impl Default for LocalOptions {
             block_bytes: BLOCK_BYTES_DEFAULT,
             log_roll_bytes: 64 << 20,
             data_file_pages: (64 << 30) / PAGE_BYTES,
-            checkpoint_bytes_min: 4 << 20,
+            checkpoint_bytes_min: 1 << 20,
         }
     }
 }
