@@ -10,6 +10,8 @@ mod conformance;
 #[cfg(test)]
 mod crash_smoke;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod model;
