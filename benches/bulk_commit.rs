@@ -4,10 +4,10 @@
 //! committed; only the commit is timed. And the same bytes given to `append` in pieces of 64 MiB
 //! and committed; both are timed. Baseline: `pwrite` of the same bytes in pieces of 2 MiB to a new
 //! file, then `fdatasync`; for the views from memory that was filled just before, as the view's
-//! was, because on a virtual machine memory that nobody used lately is dear to get. Seed: the number of the block. Files that a turn made are deleted before
-//! the next. Limit: the disk, and 12 GiB/s of checksum. Expected: 1.1 times the time. Memory: the
-//! peak resident size of a process that fills and commits, above what it was before, less the
-//! bytes it made dirty; at most 64 MiB.
+//! was, because on a virtual machine memory that nobody used lately is dear to get. Seed: the
+//! number of the block. Files that a turn made are deleted before the next. Limit: the disk, and
+//! 12 GiB/s of checksum. Expected: 1.1 times the time. Memory: the peak resident size of a process
+//! that fills and commits, above what it was before, less the bytes it made dirty; at most 64 MiB.
 
 mod harness;
 mod machine;
