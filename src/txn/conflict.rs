@@ -98,9 +98,10 @@ pub(super) fn first_conflict(
     newer: &[Arc<Record>],
     head: &Catalog,
 ) -> Option<Conflict> {
+    let removed = removed(ours);
     newer
         .iter()
-        .find_map(|record| with_record(ours, record))
+        .find_map(|record| with_record(ours, &removed, record))
         .or_else(|| newer.last().and_then(|last| with_head(ours, head, last.tid)))
 }
 
@@ -108,8 +109,29 @@ fn name_of(ours: &Changes<'_>, array: ArrayId) -> String {
     ours.base.name_of(array).map_or_else(|| array.to_string(), |name| name.to_string())
 }
 
-fn with_record(ours: &Changes<'_>, theirs: &Record) -> Option<Conflict> {
+/// The arrays of the base that we removed, under whatever name they had by then.
+fn removed(ours: &Changes<'_>) -> Vec<ArrayId> {
+    let mut removed = Vec::new();
+    let mut catalog = ours.base.clone();
+    for change in ours.catalog {
+        if let CatalogChange::Remove { name } = change {
+            let array = catalog.array(name).map(|entry| entry.id);
+            removed.extend(array.filter(|&array| ours.base.array_by_id(array).is_some()));
+        }
+        if catalog.apply(change, Tid::ZERO).is_err() {
+            break;
+        }
+    }
+    removed
+}
+
+fn with_record(ours: &Changes<'_>, removed: &[ArrayId], theirs: &Record) -> Option<Conflict> {
+    let removed = removed.iter().find(|&&array| touches(theirs, array));
     data_with_data(ours, theirs)
+        .or_else(|| {
+            let array = name_of(ours, *removed?);
+            Some(Conflict::Removed { array, by: theirs.tid })
+        })
         .or_else(|| ours.catalog.iter().find_map(|change| catalog_with(ours, change, theirs)))
         .or_else(|| theirs.catalog.iter().find_map(|change| data_with(ours, change, theirs.tid)))
 }
@@ -161,11 +183,8 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
             let conflict = || Conflict::Key { key: format!("tag `{tag}`"), by };
             theirs.catalog.iter().any(same).then(conflict)
         }
-        CatalogChange::Remove { name } => {
-            let array = ours.base.array(name)?.id;
-            touches(theirs, array).then(|| Conflict::Removed { array: name.to_string(), by })
-        }
-        CatalogChange::Move { .. }
+        CatalogChange::Remove { .. }
+        | CatalogChange::Move { .. }
         | CatalogChange::CreateArray { .. }
         | CatalogChange::CreateGroup { .. } => None,
     }
@@ -356,6 +375,21 @@ mod tests {
         assert!(decide(&[], &[remove("a")], &record(&page, vec![])).is_some());
         assert!(decide(&[], &[remove("a")], &record(&[], vec![attribute("k")])).is_some());
         assert_eq!(decide(&[], &[remove("b")], &record(&page, vec![])), None);
+    }
+
+    #[test]
+    fn removing_an_array_under_a_new_name_conflicts_with_changes_of_it() {
+        let page = [PageRange::new(0, 1)];
+        let (from, to) = (Arc::from("a"), Arc::from("c"));
+        let renamed = [CatalogChange::Move { from, to }, remove("c")];
+        assert!(decide(&[], &renamed, &record(&page, vec![])).is_some());
+        let (from, to) = (Arc::from("b"), Arc::from("a"));
+        let other = [
+            CatalogChange::Move { from: Arc::from("a"), to: Arc::from("c") },
+            CatalogChange::Move { from, to },
+            remove("a"),
+        ];
+        assert_eq!(decide(&[], &other, &record(&page, vec![])), None, "`b` was removed");
     }
 
     #[test]

@@ -58,3 +58,30 @@ fn a_store_is_a_list_of_versions_of_arrays_of_bytes() {
     });
     result.unwrap();
 }
+
+/// Found by the model: a commit that wrote a block whole was taken to have changed all of it.
+#[test]
+fn pages_written_along_with_their_block_refuse_nobody() {
+    let (who, name) = (false, 0);
+    run(&[
+        Step::Append { who, name, rows: 1, seed: 1 },
+        Step::Commit { who },
+        Step::Append { who, name, rows: 1, seed: 0 },
+        Step::Store { who: true, name, region: [10503, 0, 0], seed: 1 },
+        Step::Commit { who: true },
+        Step::Commit { who },
+    ]);
+}
+
+/// Found by the model: what was removed was looked up by the name it had at the base.
+#[test]
+fn removing_an_array_that_was_renamed_first_conflicts_with_writes_to_it() {
+    run(&[
+        Step::Remove { who: true, name: 0 },
+        Step::Rename { who: true, name: 0, to: 0 },
+        Step::Store { who: false, name: 1, region: [0, 0, 0], seed: 1 },
+        Step::Commit { who: false },
+        Step::Remove { who: true, name: 0 },
+        Step::Commit { who: true },
+    ]);
+}

@@ -10,8 +10,6 @@
 //! 1. What is expected comes from [`Real`], which counts elements one by one, and never from the
 //!    crate's own indexing.
 
-#![expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
-
 mod append;
 mod connections;
 mod construction;

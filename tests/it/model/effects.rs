@@ -51,6 +51,33 @@ impl Effects {
         }
     }
 
+    /// What undoes this, which led from `old` to `new`; `None` if arrays were removed.
+    pub(crate) fn inverse(&self, old: &Plain, new: &Plain) -> Option<Self> {
+        let inverse = |change: &NameChange| match change.clone() {
+            NameChange::Create { name, identity } => Some(NameChange::Remove { name, identity }),
+            NameChange::Remove { .. } => None,
+            NameChange::Rename { from, to, identity } => {
+                Some(NameChange::Rename { from: to, to: from, identity })
+            }
+        };
+        let names = self.names.iter().rev().map(inverse).collect::<Option<_>>()?;
+        let kept = |identity: &u64| old.by_identity(*identity).is_some();
+        let was = |(identity, key): &(u64, String)| {
+            old.by_identity(*identity).and_then(|array| array.attributes.get(key).copied())
+        };
+        let attributes = self.attributes.keys().filter(|(identity, _)| kept(identity));
+        let mut inverse = Self {
+            touched: self.touched.clone(),
+            changed: BTreeMap::new(),
+            shapes: self.shapes.iter().copied().filter(kept).collect(),
+            moved: self.moved.iter().copied().filter(kept).collect(),
+            attributes: attributes.map(|key| (key.clone(), was(key))).collect(),
+            names,
+        };
+        inverse.compare(new, old);
+        Some(inverse)
+    }
+
     /// Whether nothing at all was done.
     pub(crate) fn is_nothing(&self) -> bool {
         self.touched.values().all(BTreeSet::is_empty) && !self.is_surely_something()

@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Commit { who: bool },
     /// A tag for a commit.
     Tag { tag: u8, tid: u8 },
+    /// A commit is undone by a new one.
+    Undo { tid: u8 },
     /// An old commit is looked at.
     At { tid: u8 },
     /// An old commit is looked at for long.
@@ -81,6 +83,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Step> {
         2 => who().prop_map(|who| Step::Abort { who }),
         10 => who().prop_map(|who| Step::Commit { who }),
         1 => (0u8..3, any::<u8>()).prop_map(|(tag, tid)| Step::Tag { tag, tid }),
+        2 => any::<u8>().prop_map(|tid| Step::Undo { tid }),
         2 => any::<u8>().prop_map(|tid| Step::At { tid }),
         1 => any::<u8>().prop_map(|tid| Step::Hold { tid }),
         1 => Just(Step::Checkpoint),

@@ -77,6 +77,7 @@ impl World {
                 }
             }
             Step::Tag { tag, tid } => self.tag(&format!("t{tag}"), *tid),
+            Step::Undo { tid } => self.undo(*tid),
             Step::At { tid } => drop(self.at(*tid)),
             Step::Hold { tid } => self.held = self.at(*tid),
             Step::Checkpoint => self.store().checkpoint().unwrap(),
@@ -186,6 +187,52 @@ impl World {
         self.commits.push(Effects::default());
     }
 
+    fn undo(&mut self, at: u8) {
+        let at = usize::from(at) % (self.head() + 1);
+        let done = self.store().undo(tid(at));
+        if at == 0 || at <= self.oldest {
+            assert!(done.is_err());
+            return;
+        }
+        let (old, new, head) = (&self.versions[at - 1], &self.versions[at], self.head());
+        let Some(effects) = self.commits[at].inverse(old, new) else {
+            assert!(done.is_err(), "what was removed is gone");
+            return;
+        };
+        let newer = &self.commits[at + 1..];
+        let next = effects.applied_to(&self.versions[head], old);
+        let must = next.is_none() || newer.iter().any(|other| effects.must_conflict(other));
+        // Groups that came with an array go with it, if they are empty.
+        let may = must
+            || newer.iter().any(|other| effects.may_conflict(other))
+            || !(newer.is_empty() || effects.names.is_empty());
+        match done {
+            Ok(done) if done == tid(head) => assert!(!effects.is_surely_something()),
+            Ok(done) => {
+                assert!(!must, "a conflict of an undo was missed: {effects:?} after {newer:?}");
+                assert_eq!(done, tid(head + 1));
+                let mut next = next.unwrap();
+                for tag in tags_unlike(old, new) {
+                    match old.tags.get(&tag) {
+                        Some(tid) => next.tags.insert(tag, *tid),
+                        None => next.tags.remove(&tag),
+                    };
+                }
+                self.versions.push(next);
+                self.commits.push(effects);
+                self.compare_head();
+            }
+            Err(error) => {
+                let tags = tags_unlike(old, new);
+                let later = &self.versions[at..];
+                let retagged = later
+                    .windows(2)
+                    .any(|pair| tags_unlike(&pair[0], &pair[1]).iter().any(|t| tags.contains(t)));
+                assert!(may || retagged, "undo of {at}: {error}; {effects:?} after {newer:?}");
+            }
+        }
+    }
+
     fn at(&self, at: u8) -> Option<(Transaction, usize)> {
         let at = usize::from(at) % (self.head() + 1);
         match self.store().at(tid(at)) {
@@ -204,8 +251,13 @@ impl World {
 
     fn pack(&mut self, keep: u8) {
         let wanted = usize::from(keep) % (self.head() + 1);
-        let (wanted, keep) =
-            if keep > 200 { (self.head(), Keep::Head) } else { (wanted, Keep::From(tid(wanted))) };
+        let tagged = self.versions[self.head()].tags.values().map(|&at| at as usize);
+        let tagged = tagged.filter(|at| *at >= self.oldest).min();
+        let (wanted, keep) = match keep {
+            220.. => (tagged.unwrap_or(self.head()), Keep::AllTags),
+            190..220 => (self.head(), Keep::Head),
+            _ => (wanted, Keep::From(tid(wanted))),
+        };
         let bases = self.open.iter().flatten().map(|open| open.base);
         let expected = bases.chain([wanted]).min().unwrap().max(self.oldest);
         let summary = self.store().pack(keep).unwrap();
@@ -366,6 +418,12 @@ pub(crate) fn open(backend: &Arc<dyn Backend>) -> Store {
 
 fn tid(at: usize) -> Tid {
     Tid(at as u64)
+}
+
+/// The tags that one has and the other has not, or has for another commit.
+fn tags_unlike(one: &Plain, other: &Plain) -> Vec<String> {
+    let all = one.tags.keys().chain(other.tags.keys());
+    all.filter(|tag| one.tags.get(*tag) != other.tags.get(*tag)).cloned().collect()
 }
 
 /// Element type, order and fill value.
