@@ -444,14 +444,19 @@ impl<'t> DynArray<'t> {
         if new.is_multiple_of(PAGE_BYTES) {
             return Ok(());
         }
-        // Who still sees the old length and writes to the rest of the last page is in conflict;
-        // else what it writes would be there after growth.
-        self.transaction.touch(self.id, PageRange::new(new_end - 1, new_end))?;
-        if self.in_place {
-            // Views of the old length may live.
-            self.reset_bytes(new, old.min(new_end * PAGE_BYTES))?;
-        }
-        Ok(())
+        // Written in any case: who still sees the old length and writes to the rest of the last
+        // page has to be in conflict, else what it writes would be there after growth.
+        let filled = self.filled(new, old.min(new_end * PAGE_BYTES));
+        self.transaction.write(self.id, new, &filled)?;
+        Ok(self.transaction.touch_holes(self.id, PageRange::new(new_end - 1, new_end))?)
+    }
+
+    /// The bytes `from..to` of the array as nobody wrote them.
+    fn filled(&self, from: u64, to: u64) -> Vec<u8> {
+        let zero = [0];
+        let fill = self.fill().unwrap_or(&zero);
+        let phase = to_usize(from % fill.len() as u64);
+        fill.iter().copied().cycle().skip(phase).take(to_usize(to - from)).collect()
     }
 
     /// Keeps invariant 2: bytes `from..to` of one page get the fill value if they have it not.
@@ -459,10 +464,7 @@ impl<'t> DynArray<'t> {
         if from >= to {
             return Ok(());
         }
-        let fill = self.descriptor.fill.clone().unwrap_or_else(|| Arc::from([0]));
-        let phase = to_usize(from % fill.len() as u64);
-        let wanted: Vec<u8> =
-            fill.iter().copied().cycle().skip(phase).take(to_usize(to - from)).collect();
+        let wanted = self.filled(from, to);
         let range = Selection::whole(&[to], 1, Order::C)?.select(&[Index::Slice {
             start: Some(i128::from(from)),
             stop: None,
@@ -561,4 +563,31 @@ fn grows_only(before: &[u64], after: &[u64], order: Order) -> bool {
 fn to_usize(bytes: u64) -> usize {
     // Offsets within what is mapped or in a slice: both fit the address space.
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::{CreateOptions, Store};
+
+    #[test]
+    fn linear_bytes_are_written_across_elements_and_never_behind_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        let dtype = Dtype::parse("u1").unwrap();
+        let options = ArrayOptions::new().order(Order::F).block_bytes(BLOCK_BYTES_MIN);
+        let mut array = DynArray::create(&transaction, "a", &dtype, &[700, 500], &options).unwrap();
+        let wanted: Vec<u8> = (0..350_000_u32).map(|at| at.to_le_bytes()[1] ^ 7).collect();
+        for (at, part) in wanted.chunks(99_991).enumerate() {
+            array.write_linear(at as u64 * 99_991, part).unwrap();
+        }
+        for (at, len) in [(349_999, 2), (350_001, 0), (u64::MAX, 1)] {
+            let refused = array.write_linear(at, &wanted[..len]);
+            assert!(matches!(refused, Err(ArrayError::BeyondEnd { .. })), "{at} {len}");
+        }
+        let mut found = vec![0; wanted.len()];
+        array.read(&array.select(&[]).unwrap(), Order::F, &mut found).unwrap();
+        assert!(found == wanted);
+    }
 }

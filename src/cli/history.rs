@@ -169,7 +169,10 @@ impl Commit {
     }
 
     fn json(&self) -> Value {
-        let one = |changed: &Changed| json!({"name": changed.name, "what": changed.what, "bytes": changed.bytes});
+        let one = |changed: &Changed| {
+            let Changed { name, what, bytes } = changed;
+            json!({"name": name, "what": what, "bytes": bytes})
+        };
         json!({
             "commit": self.tid.0, "time": output::moment_json(self.time_ns), "note": &*self.note,
             "bytes": self.bytes_total(),

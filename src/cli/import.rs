@@ -61,7 +61,7 @@ pub(crate) struct Import {
     /// The file has no header, only elements: needs --dtype and --shape
     #[arg(long, requires = "dtype", requires = "shape")]
     raw: bool,
-    /// Element type of raw bytes, as in NumPy: f8, '>i2', 'M8[ns]', 'i4, f8'
+    /// Element type of raw bytes, as in NumPy: f8, '>i2', S10, 'i4, f8'
     #[arg(long, requires = "raw")]
     dtype: Option<Dtype>,
     /// Shape of raw bytes, such as 10,20

@@ -136,12 +136,14 @@ pub(crate) fn require_tag(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Nanoseconds since 1970; times that no commit can have become the first or the last one.
 fn time_of(text: &str) -> Result<i64, Error> {
-    let ns = time(text, &Zoned::now()).and_then(|time| i64::try_from(time.as_nanosecond()).ok());
-    ns.ok_or_else(|| {
+    let Some(time) = time(text, &Zoned::now()) else {
         let what = "no commit number, no tag, and no time such as 2026-01-31T12:00 or 7d";
-        Error::Refused(format!("`{text}` is {what}"))
-    })
+        return Err(Error::Refused(format!("`{text}` is {what}")));
+    };
+    let limit = if time < Timestamp::UNIX_EPOCH { i64::MIN } else { i64::MAX };
+    Ok(i64::try_from(time.as_nanosecond()).unwrap_or(limit))
 }
 
 /// A point in time: RFC 3339, a local date with or without time, or how long before `now`.

@@ -259,17 +259,22 @@ impl Transaction {
         })
     }
 
-    /// Counts `pages` of an array as written, with the content they have: whoever else writes them
-    /// is in conflict. The caller holds its handle exclusively.
+    /// Counts those of `pages` of an array that are holes as written even if they stay holes:
+    /// whoever else writes them is in conflict. The caller holds its handle exclusively.
     ///
     /// # Errors
     ///
-    /// [`TransactionError::ReadOnly`].
-    pub(crate) fn touch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+    /// [`TransactionError::ReadOnly`], [`TransactionError::Storage`] if the index cannot be read.
+    pub(crate) fn touch_holes(
+        &self,
+        id: ArrayId,
+        pages: PageRange,
+    ) -> Result<(), TransactionError> {
         self.writing(|_, inner| {
             let working = working(inner, id)?;
-            working.written.insert(pages);
-            working.carried.remove(pages);
+            let segments = working.pages.lookup(pages)?;
+            let holes = segments.into_iter().filter(|segment| segment.source == Source::Hole);
+            holes.for_each(|hole| working.written.insert(hole.pages));
             Ok(())
         })
     }

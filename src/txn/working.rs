@@ -222,13 +222,13 @@ impl Working {
                 Source::Extent { .. } => cx.file_of(segment)?,
             });
         }
-        let placed = self.place_runs(at, &segments, &files);
+        let placed = self.place_runs(cx, at, &segments, &files);
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
             return Ok(placed?);
         }
         // Sessions that wait for the next transaction can do without their mappings.
         cx.shared.drop_idle();
-        let placed = self.place_runs(at, &segments, &files);
+        let placed = self.place_runs(cx, at, &segments, &files);
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
             return Ok(placed?);
         }
@@ -259,11 +259,18 @@ impl Working {
 
     fn place_runs(
         &mut self,
+        cx: &Context<'_>,
         at: usize,
         segments: &[Segment],
         files: &[Option<ExtentFile>],
     ) -> Result<(), MapError> {
+        // One array may take half of the mappings of the process, so that others find some too.
+        let share = cx.shared.budget().max() / 2;
         let window = &mut self.windows[at];
+        let needed = window.mapping.vmas() + segments.len() as u64;
+        if segments.len() > 1 && needed > share {
+            return Err(MapError::TooManyMappings { needed, budget: share });
+        }
         let mut runs = Vec::with_capacity(segments.len());
         for (segment, file) in segments.iter().zip(files) {
             let relative = window.relative(segment.pages);

@@ -190,9 +190,10 @@ pub(super) fn write_extent(
     let block = small(block_pages);
     let phase = small(pages.start % block_pages);
     let count = small(pages.count());
-    // Whole blocks, and blocks of which a good part begins, lie as huge pages want them: K-05. A
-    // small array must not take a whole block on the disk.
-    let aligned = pages.count() >= block_pages || (phase == 0 && pages.count() * 4 >= block_pages);
+    // Whole blocks lie as huge pages want them (K-05), and so does the beginning of a later block
+    // of an array that grows. A small array must not cost a block.
+    let begins_later_block = phase == 0 && pages.start >= block_pages;
+    let aligned = pages.count() >= block_pages || begins_later_block;
     let near = near.filter(|place| !aligned || place.page % block_pages == u64::from(phase));
     let (align_pages, phase_pages) = if aligned { (block, phase) } else { (1, 0) };
     let wish = Allocation { pages: count, align_pages, phase_pages, near };

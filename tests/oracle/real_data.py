@@ -59,7 +59,7 @@ same("scan in its own byte order", export("scan"), scan)
 same("a slice", export("dem/elevation", "--slice", "10:200:7, ::-3"), elevation[10:200:7, ::-3])
 
 # Modify and abort, then modify and commit, in a program of its own.
-tid = json.loads(run(zba, "info", store, "--json"))["head"]
+tid = json.loads(run(zba, "info", store, "--json"))["commit"]
 raised = np.array(elevation, dtype="i2")
 buffer = io.BytesIO()
 np.save(buffer, raised)

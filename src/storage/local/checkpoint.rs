@@ -491,3 +491,166 @@ fn joined(first: &Extent, run: &[Segment]) -> Extent {
         None => panic!("extents that join make an extent"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::catalog::{ArrayEntry as CatalogEntry, Attributes, Catalog, CatalogChange};
+    use crate::storage::extent::Place;
+    use crate::storage::state::Space;
+    use crate::units::PageRange;
+    use proptest::prelude::*;
+
+    const STORE: StoreId = *b"a store's uuid..";
+
+    fn written(state: &State) -> Checkpoint {
+        let files = Files::new(Arc::new(Simulated::new().unwrap()), true);
+        files.create_dir("checkpoint").unwrap();
+        let position = Position { file: 0, page: 1 };
+        let tail = Tail { tid: state.tid, position, chain: 5 };
+        write(&files, &STORE, state, tail, 0).unwrap()
+    }
+
+    fn state(arrays: Vec<PageMap>) -> State {
+        let mut state = State::new(Tid(9), 3, Catalog::default(), Space::default());
+        for pages in arrays {
+            let id = state.catalog.next_array();
+            let entry = CatalogEntry {
+                id,
+                shape: Arc::from([1]),
+                block_bytes: 1 << 20,
+                descriptor: Arc::from("{}"),
+                attributes: Attributes::new(),
+                created: Tid(1),
+                changed: Tid(1),
+            };
+            let name = Arc::from(format!("a{}", id.0));
+            state.catalog.apply(&CatalogChange::CreateArray { name, entry }, Tid(1)).unwrap();
+            state.set_page_map(id, pages);
+        }
+        state
+    }
+
+    fn extent(page: u64, pages: u32, unit_pages: u32) -> Source {
+        let units = pages.div_ceil(unit_pages);
+        let sums = (0..units).map(|unit| scrambled(page + u64::from(unit * unit_pages))).collect();
+        Source::whole(Extent::new(Place { file: 2, page }, pages, unit_pages, sums).unwrap())
+    }
+
+    fn scrambled(n: u64) -> u32 {
+        u32::try_from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).unwrap()
+    }
+
+    /// What each page is: its place, and first page, number of pages and checksum of its unit.
+    fn flat(segments: &[Segment]) -> Vec<Option<(Place, u64, usize, u32)>> {
+        let mut pages = Vec::new();
+        for segment in segments {
+            let Source::Extent { extent, skip } = &segment.source else {
+                pages.extend((0..segment.pages.count()).map(|_| None));
+                continue;
+            };
+            for page in *skip..*skip + u32::try_from(segment.pages.count()).unwrap() {
+                let unit = page / extent.unit_pages();
+                let range = extent.unit(unit);
+                let first = extent.place().page + u64::from(range.start);
+                let place = extent.place().after(u64::from(page));
+                pages.push(Some((place, first, range.len(), extent.sums()[unit as usize])));
+            }
+        }
+        pages
+    }
+
+    proptest! {
+        #[test]
+        fn a_checkpoint_answers_every_lookup_as_its_state_does(
+            writes in prop::collection::vec(
+                (0usize..3, 0u64..200, 1u32..30, 1u32..6, any::<bool>()),
+                0..60,
+            ),
+            probes in prop::collection::vec((0usize..3, 0u64..220, 1u64..60), 20),
+        ) {
+            let mut arrays = vec![PageMap::new(); 3];
+            let mut fresh = 1000;
+            for (array, start, pages, unit_pages, hole) in writes {
+                let source = match hole {
+                    true => Source::Hole,
+                    false => extent(fresh, pages, unit_pages),
+                };
+                // Neighbours in the file, of which some continue each other in the array too.
+                fresh += u64::from(pages);
+                let pages = PageRange::at(start, u64::from(pages));
+                arrays[array].insert(&Segment { pages, source });
+            }
+            let state = state(arrays);
+            let checkpoint = written(&state);
+            let read = checkpoint.state();
+            prop_assert_eq!(&read.catalog, &state.catalog);
+            for (array, start, count) in probes {
+                let (id, pages) = (ArrayId(array as u64 + 1), PageRange::at(start, count));
+                let lookup = |state: &State| flat(&state.page_map(id).lookup(pages).unwrap());
+                prop_assert_eq!(lookup(&read), lookup(&state));
+            }
+        }
+    }
+
+    #[test]
+    fn segments_in_any_order_are_found_over_many_pages_of_the_table() {
+        let mut arrays = vec![PageMap::new(); 2];
+        for n in 0..3000u64 {
+            // Block 7 n + 1 of the file for block n: nothing can be joined.
+            let pages = PageRange::at(n * 4, 3);
+            let map = &mut arrays[usize::from(n >= 1000)];
+            map.insert(&Segment { pages, source: extent(n * 7 % 3001 * 16, 3, 2) });
+        }
+        let state = state(arrays);
+        let checkpoint = written(&state);
+        assert_eq!(checkpoint.header.segment_pages, 3);
+        let read = checkpoint.state();
+        for page in (0..12_010).step_by(7) {
+            for id in [ArrayId(1), ArrayId(2)] {
+                let lookup = |state: &State| {
+                    flat(&state.page_map(id).lookup(PageRange::at(page, 9)).unwrap())
+                };
+                assert_eq!(lookup(&read), lookup(&state), "page {page} of array {id}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_appended_in_order_costs_little_more_than_its_checksums() {
+        let blocks = 8192u64;
+        let mut pages = PageMap::new();
+        for block in 0..blocks {
+            let source = extent(block * 512, 512, 512);
+            pages.insert(&Segment { pages: PageRange::at(block * 512, 512), source });
+        }
+        let checkpoint = written(&state(vec![pages]));
+        assert_eq!(checkpoint.header.segment_pages, 1);
+        let sums_bytes = blocks * 4;
+        assert!(checkpoint.len_bytes() < sums_bytes + (192 << 10), "{}", checkpoint.len_bytes());
+        let read = checkpoint.state().page_map(ArrayId(1));
+        let last = read.lookup(PageRange::at(blocks * 512 - 1, 1)).unwrap();
+        assert_eq!(flat(&last)[0].map(|page| page.0.page), Some(blocks * 512 - 1));
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_damaged_after_opening_is_made_up_for_by_the_rescue() {
+        let mut pages = PageMap::new();
+        pages.insert(&Segment { pages: PageRange::at(3, 8), source: extent(50, 8, 2) });
+        let state = state(vec![pages]);
+        let disk = Simulated::new().unwrap();
+        let files = Files::new(Arc::new(disk.clone()), true);
+        files.create_dir("checkpoint").unwrap();
+        let tail = Tail { tid: Tid(9), position: Position { file: 0, page: 1 }, chain: 5 };
+        let checkpoint = write(&files, &STORE, &state, tail, 0).unwrap();
+        let file = files.open(&checkpoint_path(Tid(9)), Access::Write).unwrap();
+        file.write_at(&[&[1]], PAGE_BYTES + 20).unwrap();
+        let lookup = |state: &State| state.page_map(ArrayId(1)).lookup(PageRange::at(0, 20));
+        assert!(matches!(lookup(&checkpoint.state()), Err(StorageError::Corrupted { .. })));
+        assert!(checkpoint.segments().is_damaged());
+        let again = state.clone();
+        checkpoint.segments().rescue_with(Box::new(move || Ok(again.clone())));
+        assert_eq!(lookup(&checkpoint.state()).unwrap(), lookup(&state).unwrap());
+    }
+}

@@ -496,10 +496,17 @@ pub(super) fn decode_catalog(from: &mut Decoder<'_>) -> Result<Catalog, Malforme
         let change = CatalogChange::Attribute { owner: root.clone(), key, value: Some(value) };
         fits(catalog.apply(&change, Tid::ZERO))?;
     }
+    // Most arrays of a store have one of few descriptors: equal neighbours share the text.
+    let mut descriptor: Arc<str> = Arc::from("");
     for _ in 0..from.count(5)? {
         let name = from.text()?;
         if decode_flag(from)? {
-            fits(catalog.restore_array(&name, decode_entry(from)?))?;
+            let mut entry = decode_entry(from)?;
+            if entry.descriptor == descriptor {
+                entry.descriptor = Arc::clone(&descriptor);
+            }
+            descriptor = Arc::clone(&entry.descriptor);
+            fits(catalog.restore_array(&name, entry))?;
             continue;
         }
         fits(catalog.apply(&CatalogChange::CreateGroup { name: Arc::clone(&name) }, Tid::ZERO))?;
@@ -595,4 +602,189 @@ pub(super) fn decode_state(tid: Tid, time_ns: i64, body: &[u8]) -> Result<State,
     }
     from.finish()?;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::extent::IN_LOG;
+    use proptest::prelude::*;
+
+    fn text() -> impl Strategy<Value = Arc<str>> {
+        "[a-z]{1,6}(/[a-z]{1,3})?".prop_map(Arc::from)
+    }
+
+    fn entry() -> impl Strategy<Value = ArrayEntry> {
+        let attributes = prop::collection::vec((text(), text()), 0..3);
+        (any::<u64>(), prop::collection::vec(any::<u64>(), 0..4), text(), attributes).prop_map(
+            |(id, shape, descriptor, attributes)| ArrayEntry {
+                id: ArrayId(id),
+                shape: Arc::from(shape),
+                block_bytes: 1 << 20,
+                descriptor,
+                attributes: attributes.into_iter().collect(),
+                created: Tid(id / 2),
+                changed: Tid(id / 3),
+            },
+        )
+    }
+
+    fn change() -> impl Strategy<Value = CatalogChange> {
+        let owner = prop_oneof![
+            any::<u64>().prop_map(|n| Owner::Array(ArrayId(n))),
+            text().prop_map(Owner::Group)
+        ];
+        let shape = prop::collection::vec(any::<u64>(), 0..4).prop_map(Arc::from);
+        prop_oneof![
+            (text(), entry()).prop_map(|(name, entry)| CatalogChange::CreateArray { name, entry }),
+            text().prop_map(|name| CatalogChange::CreateGroup { name }),
+            text().prop_map(|name| CatalogChange::Remove { name }),
+            (text(), text()).prop_map(|(from, to)| CatalogChange::Move { from, to }),
+            (any::<u64>(), shape, any::<bool>()).prop_map(|(array, shape, layout)| {
+                CatalogChange::Shape { array: ArrayId(array), shape, layout }
+            }),
+            (owner, text(), prop::option::of(text()))
+                .prop_map(|(owner, key, value)| CatalogChange::Attribute { owner, key, value }),
+            (text(), prop::option::of(any::<u64>()))
+                .prop_map(|(tag, tid)| CatalogChange::Tag { tag, tid: tid.map(Tid) }),
+        ]
+    }
+
+    fn source() -> impl Strategy<Value = (Source, u64)> {
+        let extent = (0u32..9, 0u64..1 << 40, 1u32..40, 1u32..9, 0u32..40, 1u32..40);
+        let stored = extent.prop_map(|(file, page, pages, unit, skip, count)| {
+            let skip = skip % pages;
+            let count = u64::from(1 + (count - 1) % (pages - skip));
+            let sums = (0..pages.div_ceil(unit)).map(|n| n ^ pages).collect();
+            let extent = Extent::new(Place { file, page }, pages, unit, sums).unwrap();
+            (Source::Extent { extent: Arc::new(extent), skip }, count)
+        });
+        prop_oneof![4 => stored, 1 => (1u64..99).prop_map(|count| (Source::Hole, count))]
+    }
+
+    fn decoded(record: &Record, inline_sums: &[u32], body: &[u8]) -> Result<Record, Malformed> {
+        let head = RecordHead {
+            tid: record.tid,
+            base: record.base,
+            time_ns: record.time_ns,
+            inline_at: Place { file: IN_LOG, page: 7 },
+            inline_sums,
+        };
+        decode_record(&head, body)
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_decodes_to_what_was_encoded_and_damage_to_an_error_or_another_record(
+            note in text(),
+            catalog in prop::collection::vec(change(), 0..5),
+            stored in prop::collection::vec((any::<u64>(), 0u64..1 << 50, source()), 0..6),
+            inline in 0usize..4,
+            cut in any::<prop::sample::Index>(),
+            flipped in any::<prop::sample::Index>(),
+        ) {
+            let bytes = vec![7; 2 * crate::units::PAGE_LEN];
+            let sums = vec![crc32fast::hash(&bytes[..crate::units::PAGE_LEN]); 2 * inline];
+            let stored_changes = stored.iter().map(|(array, start, (source, count))| {
+                let pages = PageRange::at(*start, *count);
+                let source = source.clone();
+                let segment = Segment { pages, source };
+                DataChange { array: ArrayId(*array), segment, carried: array % 2 == 0 }
+            });
+            let inline_changes = (0..inline as u64).map(|n| {
+                let place = Place { file: IN_LOG, page: 7 + 2 * n };
+                let extent = Extent::new(place, 2, 1, Box::from(&sums[..2])).unwrap();
+                let segment = Segment { pages: PageRange::at(n, 2), source: Source::whole(extent) };
+                DataChange { array: ArrayId(n), segment, carried: n % 2 == 0 }
+            });
+            let data: Vec<DataChange> = stored_changes.chain(inline_changes).collect();
+            let (tid, base, time_ns) = (Tid(5), Tid(3), -9);
+            let record = Record { tid, base, time_ns, note, catalog, data };
+            let changes = record.data.iter().map(|change| {
+                let is_inline = change.segment.source.place().is_some_and(Place::in_log);
+                let source = match is_inline {
+                    true => DraftSource::Inline(&bytes),
+                    false => DraftSource::Stored(change.segment.source.clone()),
+                };
+                let (array, pages, carried) = (change.array, change.segment.pages, change.carried);
+                crate::storage::record::DraftChange { array, pages, source, carried }
+            });
+            let (note, catalog) = (Arc::clone(&record.note), record.catalog.clone());
+            let draft = Draft { tid, base, time_ns, note, catalog, data: changes.collect() };
+            let encoded = encode_draft(&draft);
+            prop_assert_eq!(encoded.inline.len(), inline);
+            prop_assert_eq!(&decoded(&record, &sums, &encoded.body).unwrap(), &record);
+            let mut body = encoded.body;
+            let flipped = flipped.index(body.len() * 8);
+            body[flipped / 8] ^= 1 << (flipped % 8);
+            let _ = decoded(&record, &sums, &body);
+            body.truncate(cut.index(body.len()));
+            let _ = decoded(&record, &sums, &body);
+        }
+
+        #[test]
+        fn a_state_decodes_to_what_was_encoded(
+            names in prop::collection::btree_set(text(), 0..6),
+            attributes in prop::collection::vec((text(), text()), 0..3),
+            segments in prop::collection::vec((0u64..1000, source()), 0..12),
+            flipped in any::<prop::sample::Index>(),
+        ) {
+            let mut state = State::new(Tid(8), 77, Catalog::default(), Space::default());
+            for name in names {
+                let id = state.catalog.next_array();
+                let shape = Arc::from([4]);
+                let entry = ArrayEntry {
+                    id,
+                    shape,
+                    block_bytes: 1 << 16,
+                    descriptor: Arc::from("{}"),
+                    attributes: attributes.iter().cloned().collect(),
+                    created: Tid(1),
+                    changed: Tid(2),
+                };
+                let _ = state.catalog.apply(&CatalogChange::CreateArray { name, entry }, Tid(4));
+            }
+            for (key, value) in attributes {
+                let owner = Owner::Group(Arc::from(""));
+                let value = Some(value);
+                let change = CatalogChange::Attribute { owner, key, value };
+                state.catalog.apply(&change, Tid(4)).unwrap();
+            }
+            let arrays: Vec<ArrayId> = state.catalog.arrays().map(|entry| entry.id).collect();
+            for (i, (start, (source, count))) in segments.into_iter().enumerate() {
+                let Some(&array) = arrays.get(i % arrays.len().max(1)) else { break };
+                let mut pages = state.page_map(array);
+                let range = PageRange::at(start, count);
+                if let Some(extent) = source.extent() {
+                    state.space.insert(extent.place(), u64::from(extent.pages()));
+                }
+                pages.insert(&Segment { pages: range, source });
+                state.set_page_map(array, pages);
+            }
+            let mut body = encode_state(&state).unwrap();
+            let decoded = decode_state(Tid(8), 77, &body).unwrap();
+            prop_assert_eq!(&decoded.catalog, &state.catalog);
+            prop_assert_eq!(&decoded.space, &state.space);
+            for array in arrays {
+                let stored = |state: &State| state.page_map(array).stored().unwrap();
+                prop_assert_eq!(stored(&decoded), stored(&state));
+            }
+            let flipped = flipped.index(body.len() * 8);
+            body[flipped / 8] ^= 1 << (flipped % 8);
+            let _ = decode_state(Tid(8), 77, &body);
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _ = decode_state(Tid(1), 0, &bytes);
+            let head = RecordHead {
+                tid: Tid(1),
+                base: Tid(0),
+                time_ns: 0,
+                inline_at: Place { file: IN_LOG, page: 1 },
+                inline_sums: &[],
+            };
+            let _ = decode_record(&head, &bytes);
+        }
+    }
 }

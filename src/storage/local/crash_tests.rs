@@ -401,3 +401,53 @@ fn locks_admit_one_writer_many_readers_and_no_reader_during_a_pack() {
     drop((reader, _other));
     engine.pack(head.tid, &[]).unwrap();
 }
+
+#[test]
+fn opening_for_reading_changes_nothing_and_leaves_a_torn_tail_alone() {
+    let disk = Simulated::new().unwrap();
+    let mut told = Run::default();
+    run(&disk, &mut told).unwrap();
+    for at in told.created..=disk.changes_count() {
+        let choose = |number, change: &Change| survival(2, number, change);
+        let image = disk.crash_image(at, choose).unwrap();
+        let read = LocalEngine::open(&backend(&image), Mode::ReadOnly, &small());
+        let (engine, head) = read.unwrap_or_else(|error| panic!("change {at}: {error}"));
+        let tid = to_usize(head.tid.0);
+        assert!(told.possible(at).contains(&tid), "change {at}");
+        assert_eq!(writers(&engine, &head, PAGES), told.contents[tid]);
+        assert_eq!(image.calls_count(), 0, "change {at}");
+    }
+}
+
+#[test]
+fn a_store_of_which_any_bytes_were_changed_opens_or_says_what_is_damaged() {
+    let disk = Simulated::new().unwrap();
+    let mut told = Run::default();
+    run(&disk, &mut told).unwrap();
+    let end = disk.changes_count();
+    let mut files = Vec::new();
+    for directory in ["log/", "checkpoint/", "data/", ""] {
+        let names = disk.list(directory.trim_end_matches('/')).unwrap();
+        let paths = names.iter().map(|name| format!("{directory}{name}"));
+        files.extend(paths.filter(|path| disk.open(path, Access::Read).is_ok()));
+    }
+    for seed in 0..300 {
+        let image = disk.crash_image(end, |_, _| Survival::Kept).unwrap();
+        let path = &files[scrambled(seed) % files.len()];
+        let file = image.open(path, Access::Write).unwrap();
+        let len = to_usize(file.len().unwrap()).max(1);
+        let at = (scrambled(seed + 1000) % len) as u64;
+        match seed % 3 {
+            0 => file.write_at(&[&vec![0xA5; 1 + seed * 20]], at).unwrap(),
+            1 => file.write_at(&[&vec![0; 1 + seed * 20]], at).unwrap(),
+            _ => file.set_len(at).unwrap(),
+        }
+        let Ok((engine, head)) = open(&image) else { continue };
+        let _ = head.extents();
+        let report = engine.check(true, &mut |_, _| {}).unwrap();
+        if report.damage.is_empty() {
+            let tid = to_usize(head.tid.0);
+            assert_eq!(writers(&engine, &head, PAGES), told.contents[tid], "{path} byte {at}");
+        }
+    }
+}

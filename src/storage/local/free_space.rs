@@ -104,6 +104,9 @@ impl FromIterator<(Place, u64)> for Ranges {
 
 /// Candidates looked at among the ranges that may be too small once they are aligned.
 const CANDIDATES_MAX: usize = 32;
+/// Files without any used page, in a row, that are given out again. What is read from a disk may
+/// say any number.
+const UNUSED_FILES_MAX: usize = 1024;
 
 /// The free pages of all data files.
 pub(super) struct FreeSpace {
@@ -141,9 +144,12 @@ impl FreeSpace {
 
     /// Everything between the tail and `to` is free and no longer tail.
     fn advance_tail(&mut self, to: Place) {
-        while self.tail.file < to.file {
+        if self.tail.file < to.file {
             self.insert_free(self.tail, self.cap_pages.saturating_sub(self.tail.page));
-            self.tail = Place { file: self.tail.file + 1, page: 0 };
+            for file in (self.tail.file + 1..to.file).take(UNUSED_FILES_MAX) {
+                self.insert_free(Place { file, page: 0 }, self.cap_pages);
+            }
+            self.tail = Place { file: to.file, page: 0 };
         }
         self.insert_free(self.tail, to.page - self.tail.page);
         self.tail = to;

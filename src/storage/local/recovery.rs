@@ -125,22 +125,34 @@ fn try_recover(
 ) -> Result<Recovered, StorageError> {
     let (chain, mut leftovers) = find_chain(files, store)?;
     let found = checkpoint::newest(files, store, chain, &mut leftovers)?;
-    let (start, state, checkpoint) = match found {
-        Some(checkpoint) => (checkpoint.tail(), checkpoint.state(), Some(checkpoint)),
-        None => {
-            let log = Log::new(files.clone(), *store, options.log_roll_bytes, chain, NOWHERE);
-            let (start, state) = beginning(&log, chain)?;
-            (start, state, None)
+    let new_log = |at: Tail| Log::new(files.clone(), *store, options.log_roll_bytes, chain, at);
+    let from_beginning = || {
+        let (start, state) = beginning(&new_log(NOWHERE), chain)?;
+        let log = new_log(start);
+        let head = replay(&log, chain, start, state)?;
+        Ok::<_, StorageError>(Recovered { log, head, checkpoint: None })
+    };
+    let recovered = match found {
+        None => from_beginning()?,
+        Some(checkpoint) => {
+            let (start, log) = (checkpoint.tail(), new_log(checkpoint.tail()));
+            match replay(&log, chain, start, checkpoint.state()) {
+                Ok(head) => Recovered { log, head, checkpoint: Some(checkpoint) },
+                // The log wins, unless it lacks what the checkpoint proves to have been there.
+                Err(error @ StorageError::Corrupted { .. }) => match from_beginning() {
+                    Ok(recovered) if recovered.head.tid >= start.tid => recovered,
+                    Ok(_) | Err(_) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
         }
     };
-    let log = Log::new(files.clone(), *store, options.log_roll_bytes, chain, start);
-    let head = replay(&log, chain, start, state)?;
     if files.is_writable() {
         let aside = files.aside();
         leftovers.push(FORMAT_TEMPORARY.to_owned());
         leftovers.iter().try_for_each(|path| aside.remove(path))?;
     }
-    Ok(Recovered { log, head, checkpoint })
+    Ok(recovered)
 }
 
 /// No place in any log.

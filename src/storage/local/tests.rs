@@ -207,3 +207,127 @@ fn pack_forgets_history_frees_its_space_and_keeps_what_is_pinned() {
     assert_eq!(writers(&engine, &state, 40), expected[27]);
     healthy(&engine);
 }
+
+#[test]
+fn a_record_that_names_data_of_another_record_keeps_it_through_a_pack() {
+    let (_temporary, backend) = new_store();
+    let (engine, head) = open(&backend);
+    let first = commit(&engine, &head, 0, 4, true).unwrap();
+    let named = first.page_map(ARRAY).lookup(PageRange::at(1, 2)).unwrap();
+    let middle = commit(&engine, &first, 0, 4, true).unwrap();
+    let copy = |head: &State, start: u64| {
+        let source = DraftSource::Stored(named[0].source.clone());
+        let change =
+            DraftChange { array: ARRAY, pages: PageRange::at(start, 2), source, carried: false };
+        engine.append(&draft(head, vec![change]))
+    };
+    let last = middle.apply(&copy(&middle, 10).unwrap()).unwrap();
+    assert_eq!(pages_of(&engine, &last, 10, 2), content(1, 1, 2));
+    let pinned = vec![Arc::new(last)];
+    let packed = engine.pack(Tid(2), &pinned).unwrap();
+    assert_eq!(pages_of(&engine, &packed.head, 10, 2), content(1, 1, 2));
+    assert_eq!(pages_of(&engine, &pinned[0], 10, 2), content(1, 1, 2));
+    healthy(&engine);
+    // The old place is in a deleted file: nobody may be sent there.
+    let error = copy(&packed.head, 20).unwrap_err();
+    assert!(matches!(error, StorageError::Packed { .. }), "{error}");
+    assert!(!engine.is_poisoned());
+    let packed = engine.pack(Tid(3), &[]).unwrap();
+    assert_eq!(pages_of(&engine, &packed.head, 10, 2), content(1, 1, 2));
+    healthy(&engine);
+}
+
+fn pages_of(engine: &LocalEngine, state: &State, start: u64, pages: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for segment in state.page_map(ARRAY).lookup(PageRange::at(start, pages)).unwrap() {
+        let Source::Extent { extent, skip } = &segment.source else { panic!("a hole") };
+        let count = u32::try_from(segment.pages.count()).unwrap();
+        let from = bytes.len();
+        bytes.resize(from + count as usize * PAGE_LEN, 0);
+        read_checked(engine, extent, *skip..*skip + count, &mut bytes[from..]).unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn data_in_limbo_can_be_named_again_and_what_was_given_to_others_cannot() {
+    let (_temporary, backend) = new_store();
+    let (engine, head) = open(&backend);
+    let first = Arc::new(commit(&engine, &head, 0, 4, false).unwrap());
+    let named = first.page_map(ARRAY).lookup(PageRange::at(0, 4)).unwrap();
+    let mut head = commit(&engine, &first, 0, 4, false).unwrap();
+    head = engine.pack(head.tid, &[Arc::clone(&first)]).unwrap().head;
+    let copy = |head: &State| {
+        let source = DraftSource::Stored(named[0].source.clone());
+        let change =
+            DraftChange { array: ARRAY, pages: PageRange::at(30, 4), source, carried: false };
+        engine.append(&draft(head, vec![change]))
+    };
+    head = head.apply(&copy(&head).unwrap()).unwrap();
+    engine.unpin(&[]).unwrap();
+    for _ in 0..4 {
+        head = commit(&engine, &head, 0, 4, false).unwrap();
+    }
+    assert_eq!(pages_of(&engine, &head, 30, 4), content(1, 0, 4), "no longer in limbo but in use");
+    healthy(&engine);
+    // Forgotten with its commit, and free.
+    head = commit(&engine, &head, 30, 4, false).unwrap();
+    head = engine.pack(head.tid, &[]).unwrap().head;
+    assert!(matches!(copy(&head), Err(StorageError::Packed { .. })));
+}
+
+#[test]
+fn space_of_an_aborted_transaction_is_used_again_and_packing_gives_space_back() {
+    let (_temporary, backend) = new_store();
+    let (engine, mut head) = open(&backend);
+    let wish = Allocation { pages: 16, align_pages: 1, phase_pages: 0, near: None };
+    let place = engine.allocate(&wish).unwrap();
+    engine.write(place, &content(9, 0, 16)).unwrap();
+    engine.free(place, 16);
+    assert_eq!(engine.allocate(&wish).unwrap(), place);
+    engine.free(place, 16);
+    for _ in 0..10 {
+        head = commit(&engine, &head, 0, 32, false).unwrap();
+    }
+    let before = engine.usage().unwrap();
+    assert_eq!(before.data_used_bytes, 320 * PAGE_BYTES);
+    let packed = engine.pack(head.tid, &[]).unwrap();
+    assert_eq!((packed.freed_pages, packed.forgotten), (288, 10));
+    let after = engine.usage().unwrap();
+    assert_eq!(after.data_used_bytes, 32 * PAGE_BYTES);
+    assert!(
+        after.data_bytes < before.data_bytes / 2,
+        "{} of {}",
+        after.data_bytes,
+        before.data_bytes
+    );
+}
+
+#[test]
+#[should_panic(expected = "committed")]
+fn committed_pages_cannot_be_written() {
+    let (_temporary, backend) = new_store();
+    let (engine, head) = open(&backend);
+    let head = commit(&engine, &head, 0, 1, false).unwrap();
+    let (place, _) = head.space.iter().next().unwrap();
+    let _ = engine.write(place, &content(9, 0, 1));
+}
+
+#[test]
+fn a_store_is_created_only_where_nothing_is_and_over_an_unfinished_creation() {
+    let (temporary, backend) = new_store();
+    let create = || LocalEngine::create(&backend, &small());
+    assert!(matches!(create(), Err(StorageError::AlreadyExists { .. })));
+    let root = temporary.path().join("s.zba");
+    std::fs::remove_file(root.join("format.json")).unwrap();
+    create().unwrap();
+    let (engine, head) = open(&backend);
+    commit(&engine, &head, 0, 1, true).unwrap();
+    drop(engine);
+    std::fs::remove_file(root.join("format.json")).unwrap();
+    assert!(matches!(create(), Err(StorageError::AlreadyExists { .. })), "it has a commit");
+    let opened = LocalEngine::open(&backend, Mode::ReadOnly, &small());
+    assert!(matches!(opened, Err(StorageError::NotAStore { .. })));
+    let odd = LocalOptions { block_bytes: 100_000, ..small() };
+    assert!(matches!(LocalEngine::create(&backend, &odd), Err(StorageError::BlockSize { .. })));
+}

@@ -351,12 +351,12 @@ impl Open {
 
 /// Limits so small that each of them is met.
 pub(crate) fn limits() -> LocalOptions {
-    let mut limits = LocalOptions::default();
-    limits.block_bytes = BLOCK_BYTES_MIN;
-    limits.log_roll_bytes = 96 << 10;
-    limits.data_file_pages = 512;
-    limits.checkpoint_bytes_min = 64 << 10;
-    limits
+    LocalOptions {
+        block_bytes: BLOCK_BYTES_MIN,
+        log_roll_bytes: 96 << 10,
+        data_file_pages: 512,
+        checkpoint_bytes_min: 64 << 10,
+    }
 }
 
 /// Opens a store with limits so small that each of them is met.
