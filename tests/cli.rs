@@ -544,6 +544,26 @@ fn pack_forgets_what_no_tag_and_no_option_keeps() {
     assert!(shop.exported(&["c", "-"]).1 == numbers(50_000));
 }
 
+#[test]
+fn undo_takes_one_commit_back_and_a_later_change_of_the_same_is_a_conflict() {
+    let shop = Shop::new();
+    shop.file("a.npy", &npy("|u1", false, "(3,)", &[1, 2, 3]));
+    shop.zba(&["import", "s", "a", "a.npy"]).ok();
+    shop.zba(&["import", "s", "a", "a.npy", "--append"]).ok();
+    shop.zba(&["attrs", "s", "a", "n=1"]).ok();
+    shop.zba(&["attrs", "s", "a", "n=2"]).ok();
+    let before = shop.state();
+    shop.zba(&["undo", "s", "3"]).refused(3, &["conflict"]);
+    shop.zba(&["undo", "s", "9"]).refused(1, &["no commit 9"]);
+    assert_eq!(shop.state(), before);
+    let done = shop.zba(&["undo", "s", "--json"]).ok().json();
+    assert_eq!((&done["undone"], &done["commit"]), (&json!(4), &json!(5)));
+    let attrs = shop.zba(&["attrs", "s", "a", "--json"]).ok().json();
+    assert_eq!(attrs["attributes"], json!({"n": 1}));
+    shop.zba(&["undo", "s", "2"]).ok();
+    assert_eq!(shop.exported(&["a", "-"]).1, [1, 2, 3]);
+}
+
 /// Flips one bit where the bytes of `needle` lie in the store's data files.
 fn damage(store: &Path, needle: &[u8]) {
     for entry in fs::read_dir(store.join("data")).unwrap() {
@@ -575,7 +595,7 @@ fn damaged_data_gives_exit_code_4_and_is_never_exported() {
         serde_json::from_slice(&shop.zba(&["check", "s", "--data", "--json"]).out).unwrap();
     assert_eq!(json["ok"], json!(false));
     assert_eq!(json["damage"].as_array().unwrap().len(), 1);
-    shop.zba(&["export", "s", "a", "o.npy"]).refused(4, &["damaged"]);
+    shop.zba(&["export", "s", "a", "o.npy"]).refused(4, &["array `a` is damaged"]);
     assert!(!shop.path("o.npy").exists());
     let half = shop.exported(&["a", "-", "--slice", ":5000"]);
     assert!(half.1 == numbers(5000), "what is not damaged can be exported");
@@ -589,6 +609,9 @@ fn stores_that_are_none_or_damaged_are_said_to_be() {
     shop.zba(&["create", "s"]).refused(1, &["exists already"]);
     shop.zba(&["create", "t", "--block-size", "100"]).refused(2, &["100 bytes"]);
     assert!(!shop.path("t").exists());
+    shop.file("file", b"");
+    shop.zba(&["ls", "file"]).refused(1, &["file is a file"]);
+    shop.zba(&["create", "file"]).refused(1, &["file is a file"]);
     let format = shop.path("s/format.json");
     let text = fs::read_to_string(&format).unwrap();
     fs::write(&format, &text[..text.len() / 2]).unwrap();

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "create",
     "import",
     "export",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 19] = [
     "attrs",
     "resize",
     "tag",
+    "undo",
     "check",
     "pack",
     "bench",

@@ -45,6 +45,7 @@ const UNSAFE_HOMES: &[&str] = &[
     "src/array/view.rs",
     // What the kernel does can only be tried with its own calls.
     "tests/it/kernel.rs",
+    "tests/it/conformance/fork.rs",
     "python/src/buffer.rs",
 ];
 

@@ -64,7 +64,7 @@ impl Answer {
 
     fn text(&self, value: f64) -> String {
         match self.unit {
-            "B/s" => output::rate(output::per_second(1, 1.0 / value.max(1e-9)), 1.0),
+            "B/s" => output::per_second(value),
             _ if value < 1e-6 => format!("{:.0} ns", value * 1e9),
             _ => output::time(value),
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use thiserror::Error as ThisError;
-use zbigarray::array::{DtypeError, IndexError, ShapeError};
+use zbigarray::array::{DtypeError, IndexError, ShapeError, UndoError};
 use zbigarray::txn::{CatalogError, StorageError};
 use zbigarray::vm::MapError;
 use zbigarray::{ArrayError, CommitError, TransactionError};
@@ -47,7 +47,7 @@ pub(crate) enum Error {
     /// Ctrl-C.
     #[error("interrupted; nothing was changed")]
     Interrupted,
-    /// A check found damage, which it has printed.
+    /// What was read is damaged.
     #[error("{0}")]
     Damage(String),
     /// The store.
@@ -107,6 +107,16 @@ macro_rules! from_lower {
     )*};
 }
 from_lower!(TransactionError, StorageError, CatalogError, ShapeError, IndexError, DtypeError);
+
+impl From<UndoError> for Error {
+    fn from(error: UndoError) -> Self {
+        match error {
+            UndoError::Array(error) => error.into(),
+            UndoError::Commit(error) => error.into(),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
 
 impl From<MapError> for Error {
     fn from(error: MapError) -> Self {

@@ -381,7 +381,7 @@ impl Du {
         for (name, bytes, disk) in &arrays {
             table.row([size(*bytes), size(*disk), name.to_string()]);
         }
-        table.row([size(elements), size(disk), format!("all {}", plural_of(arrays.len()))]);
+        table.row([size(elements), size(disk), format!("total of {}", plural_of(arrays.len()))]);
         if self.prefix.is_empty() {
             let history = usage.data_used_bytes.saturating_sub(disk);
             let log = usage.log_bytes + usage.checkpoint_bytes;

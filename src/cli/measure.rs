@@ -233,10 +233,18 @@ mod tests {
 
     #[test]
     fn the_sum_is_numpy_s() {
-        // numpy.sum(15 * numpy.sin(0.2 * numpy.arange(n, dtype='f8')))
-        let signal: Vec<f64> = (0..1000).map(|t| 15.0 * (0.2 * f64::from(t)).sin()).collect();
-        for (n, want) in [(0, 0.0), (5, 29.49893236486953), (1000, 139.32083655382186)] {
-            assert!((pairwise(&signal[..n]) - want).abs() < 1e-12, "{n} elements");
+        // numpy.sum(1 / (1 + numpy.arange(n, dtype='f8')))
+        let elements: Vec<f64> = (0..99_999).map(|t| 1.0 / f64::from(1 + t)).collect();
+        let sums = [
+            (0, 0.0),
+            (7, 2.592_857_142_857_142_5),
+            (9, 2.828_968_253_968_253_7),
+            (129, 5.440_899_030_573_669),
+            (1000, 7.485_470_860_550_345),
+            (99_999, 12.090_136_129_863_43),
+        ];
+        for (n, want) in sums {
+            assert_eq!(pairwise(&elements[..n]), want, "{n} elements");
         }
     }
 }

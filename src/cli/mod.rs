@@ -88,6 +88,7 @@ enum Command {
     Attrs(names::Attrs),
     Resize(names::Resize),
     Tag(names::Tag),
+    Undo(names::Undo),
     Check(check::Check),
     Pack(check::Pack),
     Bench(bench::Bench),
@@ -118,10 +119,23 @@ impl StorePath {
     }
 
     fn open(&self, options: OpenOptions) -> Result<Store, Error> {
+        self.require_no_file()?;
         Store::open(&self.store, options).map_err(|error| match error {
             error @ StorageError::NotAStore { .. } => Error::NoStore(error, self.store.clone()),
+            error @ StorageError::Io { .. } => {
+                Error::Refused(format!("{} cannot be opened: {error}", self.store.display()))
+            }
             error => error.into(),
         })
+    }
+
+    /// A store is a directory; the library would say only that something in it cannot be opened.
+    fn require_no_file(&self) -> Result<(), Error> {
+        if self.store.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+            let path = self.store.display();
+            return Err(Error::Refused(format!("{path} is a file; a store is a directory")));
+        }
+        Ok(())
     }
 }
 
@@ -196,6 +210,7 @@ impl Command {
             Self::Attrs(command) => command.run(output),
             Self::Resize(command) => command.run(output),
             Self::Tag(command) => command.run(output),
+            Self::Undo(command) => command.run(output),
             Self::Check(command) => command.run(output),
             Self::Pack(command) => command.run(output),
             Self::Bench(command) => command.run(output),

@@ -1,4 +1,5 @@
-//! Changing names and metadata: `create`, `rm`, `mv`, `cp`, `attrs`, `resize`, `tag`.
+//! Changing names and metadata: `create`, `rm`, `mv`, `cp`, `attrs`, `resize`, `tag`,
+//! `undo`.
 //!
 //! # Invariants
 //!
@@ -43,6 +44,7 @@ impl Create {
         let mut options = CreateOptions::default();
         options.block_bytes = block_bytes;
         let path = self.store.path();
+        self.store.require_no_file()?;
         Store::create(path, options)?;
         let json = json!({"store": path.to_string_lossy(), "block_bytes": block_bytes});
         let size = output::size(block_bytes);
@@ -448,6 +450,38 @@ fn list_tags(store: &Store, output: Output) -> Result<(), Error> {
     }
     let text = if tags.is_empty() { String::new() } else { table.to_string() };
     output.show(&json!({"tags": tags}), text)
+}
+
+/// Undo one commit by a new one
+#[derive(Args)]
+#[command(after_help = "\
+What the commit changed becomes what it was before; later commits that changed other things stand.
+If one changed the same things, that is a conflict (exit code 3): undo that one first. No data is
+copied. Undoing an undo does it again.
+
+Examples:
+  zba undo signals.zba           the newest commit
+  zba undo signals.zba 17")]
+pub(crate) struct Undo {
+    #[command(flatten)]
+    store: StorePath,
+    /// Commit: its number, a tag, a time, or how long ago [default: the newest]
+    #[arg(value_name = "TID")]
+    commit: Option<String>,
+}
+
+impl Undo {
+    /// Runs the command.
+    pub(crate) fn run(self, output: Output) -> Result<(), Error> {
+        let store = self.store.open_to_write()?;
+        let undone = match &self.commit {
+            Some(text) => values::commit(&store, text)?,
+            None => store.head(),
+        };
+        let tid = store.undo(undone)?;
+        let json = json!({"undone": undone.0, "commit": tid.0});
+        output.done(&json, format!("undid commit {undone}, commit {tid}"))
+    }
 }
 
 /// A name as the catalog has it: `/` is the root group, and `climate/` means `climate`.

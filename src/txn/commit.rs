@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::conflict::{Changes, first_conflict};
@@ -18,6 +19,9 @@ use crate::storage::record::{
 };
 use crate::storage::state::State;
 use crate::units::{ArrayId, PageRange, PageSet, Tid};
+
+/// From this many pages on, 16 MiB, it pays to do something else while the disk syncs.
+const MANY_PAGES: u64 = 1 << 12;
 
 /// Pages of one array that travel inside the record.
 type Inline = HashMap<ArrayId, PageSet>;
@@ -57,12 +61,9 @@ fn steps(
     }
     // An array without a name any more has no data to commit.
     inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
-    let inline = write_changes(cx, inner)?;
+    let inline = write_and_sync(cx, inner)?;
     if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
         return Ok(inner.session.state.tid);
-    }
-    if !inner.set.allocated.is_empty() {
-        cx.engine.sync().map_err(TransactionError::from)?;
     }
     let record = {
         let _commit_lock = shared.commit_lock.lock();
@@ -86,8 +87,9 @@ fn steps(
     Ok(record.tid)
 }
 
-/// Step 1: writes changed pages to extents, or returns them if they fit into the record.
-fn write_changes(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, TransactionError> {
+/// Steps 1 and 2: writes changed pages to extents and makes them durable, or returns them if they
+/// fit into the record.
+fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, TransactionError> {
     let mut plans = Vec::new();
     let mut pages_count = 0;
     for (&id, working) in &inner.session.arrays {
@@ -103,21 +105,43 @@ fn write_changes(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transact
     }
     let fits = pages_count <= INLINE_PAGES_MAX && inner.set.allocated.is_empty();
     let mut inline = Inline::new();
+    let mut written = Vec::new();
     for (id, changed, planned) in plans {
         let Some(working) = inner.session.arrays.get_mut(&id) else { continue };
-        if fits {
-            changed.iter().for_each(|range| working.written.insert(range));
-            for range in planned.iter() {
-                working.map(cx, range, false)?;
-            }
-            let mut carried = planned.clone();
-            working.written.iter().for_each(|range| carried.remove(range));
-            carried.iter().for_each(|range| working.carried.insert(range));
-            inline.insert(id, planned);
-        } else {
+        if !fits {
             let segments = write_out::write(cx, working, &planned, &mut inner.set.allocated)?;
-            take_over(cx, working, &changed, &planned, &segments)?;
+            written.push((id, changed, planned, segments));
+            continue;
         }
+        changed.iter().for_each(|range| working.written.insert(range));
+        for range in planned.iter() {
+            working.map(cx, range, false)?;
+        }
+        let mut carried = planned.clone();
+        working.written.iter().for_each(|range| carried.remove(range));
+        carried.iter().for_each(|range| working.carried.insert(range));
+        inline.insert(id, planned);
+    }
+    let arrays = &mut inner.session.arrays;
+    let mut take_over = || {
+        written.iter().try_for_each(|(id, changed, planned, segments)| match arrays.get_mut(id) {
+            Some(working) => take_over(cx, working, changed, planned, segments),
+            None => Ok(()),
+        })
+    };
+    let engine = cx.engine;
+    if pages_count >= MANY_PAGES {
+        // The memory of the private pages is given back while the disk works.
+        return thread::scope(|scope| {
+            let sync = scope.spawn(|| engine.sync());
+            let taken = take_over();
+            sync.join().unwrap_or(Err(StorageError::Poisoned))?;
+            taken.map(|()| inline)
+        });
+    }
+    take_over()?;
+    if !inner.set.allocated.is_empty() {
+        engine.sync()?;
     }
     Ok(inline)
 }

@@ -48,6 +48,7 @@ impl Store {
     /// if there is no such commit.
     pub fn pack(&self, keep: Keep) -> Result<PackSummary, TransactionError> {
         let shared = &self.shared;
+        shared.require_owner()?;
         let _commit_lock = shared.commit_lock.lock();
         // Idle sessions map extents that nothing may name any more.
         shared.drop_idle();

@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) engine: Box<dyn Engine>,
     pub(super) pins: Pins,
     pub(super) commit_lock: Mutex<()>,
+    // Which opened the store; a child of fork would write into the same files at the same places.
+    process: u32,
     path: PathBuf,
     pub(super) block_bytes: u64,
     head: RwLock<Head>,
@@ -146,6 +148,7 @@ impl Store {
             engine: Box::new(engine),
             pins: Pins::default(),
             commit_lock: Mutex::new(()),
+            process: std::process::id(),
             path: PathBuf::from(backend.location()),
             block_bytes,
             head: RwLock::new(head),
@@ -162,8 +165,9 @@ impl Store {
     /// # Errors
     ///
     /// [`StorageError::ReadOnly`] if the store was opened so, [`StorageError::Poisoned`] after a
-    /// failed write.
+    /// failed write, [`TransactionError::Forked`] in a child of the process that opened it.
     pub fn begin(&self) -> Result<Transaction, TransactionError> {
+        self.shared.require_owner()?;
         if !self.shared.engine.is_writable() {
             return Err(StorageError::ReadOnly.into());
         }
@@ -307,12 +311,18 @@ impl Store {
     ///
     /// [`StorageError`]; the store is as good as before.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
+        self.shared.require_owner().map_err(|_| StorageError::Forked)?;
         let _commit_lock = self.shared.commit_lock.lock();
         self.shared.checkpoint()
     }
 }
 
 impl Shared {
+    /// Refuses what only the process that opened the store may do.
+    pub(super) fn require_owner(&self) -> Result<(), TransactionError> {
+        if std::process::id() == self.process { Ok(()) } else { Err(TransactionError::Forked) }
+    }
+
     pub(super) fn context(&self, writes: bool) -> Context<'_> {
         Context { engine: &*self.engine, shared: self, writes }
     }

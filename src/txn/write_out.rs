@@ -12,17 +12,27 @@
 //! 2. Planned ranges ascend, do not touch across a plan's decision, and end at the array's end.
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::thread::{self, available_parallelism};
+
+use parking_lot::Mutex;
 
 use super::error::TransactionError;
 use super::session::{Context, is_hole};
 use super::working::Working;
-use crate::storage::engine::Allocation;
+use crate::storage::StorageError;
+use crate::storage::engine::{Allocation, Engine};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
 
 /// A block in more pieces than this is written whole by the next commit that touches it.
 pub(super) const PIECES_MAX: usize = 32;
+
+/// From this length on a run is written by several threads: 16 MiB.
+const SHARED_BYTES_MIN: usize = 16 << 20;
+/// Most threads that write one run.
+const THREADS_MAX: usize = 4;
 
 /// An extent that was written and that no record names yet.
 pub(super) type Allocated = (Place, u64);
@@ -190,27 +200,61 @@ pub(super) fn write_extent(
     let block = small(block_pages);
     let phase = small(pages.start % block_pages);
     let count = small(pages.count());
-    // Whole blocks lie as huge pages want them (K-05), and so does the beginning of a later block
-    // of an array that grows. A small array must not cost a block.
-    let begins_later_block = phase == 0 && pages.start >= block_pages;
-    let aligned = pages.count() >= block_pages || begins_later_block;
+    // Whole blocks, and blocks of which a good part begins, lie as huge pages want them: K-05. A
+    // small array must not take a whole block on the disk.
+    let aligned = pages.count() >= block_pages || (phase == 0 && pages.count() * 4 >= block_pages);
     let near = near.filter(|place| !aligned || place.page % block_pages == u64::from(phase));
     let (align_pages, phase_pages) = if aligned { (block, phase) } else { (1, 0) };
     let wish = Allocation { pages: count, align_pages, phase_pages, near };
     let place = cx.engine.allocate(&wish)?;
     allocated.push((place, pages.count()));
-    let unit_bytes = block as usize * PAGE_LEN;
-    let mut sums = Vec::with_capacity(bytes.len().div_ceil(unit_bytes));
-    let mut at = place;
-    for unit in bytes.chunks(unit_bytes) {
-        // The checksum pulls the unit into the cache, from where the write copies it.
-        sums.push(crc32fast::hash(unit));
-        cx.engine.write(at, unit)?;
-        at = at.after(block_pages);
-    }
-    let extent = Extent::new(place, count, block, sums.into_boxed_slice());
+    let sums = write_units(cx.engine, place, block_pages, bytes)?;
+    let extent = Extent::new(place, count, block, sums);
     let Some(extent) = extent else { return Err(TransactionError::Poisoned) };
     Ok(Segment { pages, source: Source::whole(extent) })
+}
+
+/// Writes `bytes` from `place` on and returns the checksum of each unit of `unit_pages` pages.
+///
+/// The checksum pulls a unit into the cache, from where the write copies it. Long runs are shared
+/// among threads: one alone is bound by its copying and not by the disk.
+fn write_units(
+    engine: &dyn Engine,
+    place: Place,
+    unit_pages: u64,
+    bytes: &[u8],
+) -> Result<Box<[u32]>, TransactionError> {
+    let unit_bytes = PAGE_LEN * usize::try_from(unit_pages).unwrap_or(usize::MAX / PAGE_LEN);
+    let mut sums = vec![0; bytes.len().div_ceil(unit_bytes)].into_boxed_slice();
+    let write = |(unit, (bytes, sum)): (usize, (&[u8], &mut u32))| {
+        *sum = crc32fast::hash(bytes);
+        engine.write(place.after(unit as u64 * unit_pages), bytes)
+    };
+    let mut units = bytes.chunks(unit_bytes).zip(&mut *sums).enumerate();
+    if bytes.len() < SHARED_BYTES_MIN {
+        units.try_for_each(write)?;
+        return Ok(sums);
+    }
+    let units = Mutex::new(units);
+    let work = || {
+        loop {
+            let next = units.lock().next();
+            match next {
+                Some(unit) => write(unit)?,
+                None => return Ok(()),
+            }
+        }
+    };
+    let helpers = available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX) - 1;
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mut result: Result<(), StorageError> = work();
+        for helper in helpers {
+            result = result.and(helper.join().unwrap_or(Err(StorageError::Poisoned)));
+        }
+        result
+    })?;
+    Ok(sums)
 }
 
 /// Page counts within a block or an extent, which are far below 2^32.

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::working::Marked;
 use super::write_out::Allocated;
@@ -16,6 +17,9 @@ use crate::units::{ArrayId, Tid};
 
 /// First id of arrays that are not committed yet.
 pub(super) const PROVISIONAL: u64 = 1 << 63;
+
+/// Identities of marks, so that no transaction takes another one's for its own.
+static NEXT_MARK: AtomicU64 = AtomicU64::new(0);
 
 /// What a savepoint goes back to.
 pub(super) struct Mark {
@@ -34,7 +38,6 @@ pub(super) struct WriteSet {
     pub(super) allocated: Vec<Allocated>,
     pub(super) marks: Vec<Mark>,
     base: Tid,
-    next_mark: u64,
 }
 
 impl WriteSet {
@@ -42,7 +45,7 @@ impl WriteSet {
         let mut catalog = catalog;
         catalog.raise_next_array(ArrayId(PROVISIONAL));
         let (changes, allocated) = (Vec::new(), Vec::new());
-        Self { catalog, changes, allocated, marks: Vec::new(), base, next_mark: 0 }
+        Self { catalog, changes, allocated, marks: Vec::new(), base }
     }
 
     /// Makes one change of the catalog.
@@ -54,8 +57,7 @@ impl WriteSet {
 
     /// Sets a mark; `arrays` is what the working copies remember.
     pub(super) fn mark(&mut self, arrays: HashMap<ArrayId, Marked>) -> u64 {
-        let id = self.next_mark;
-        self.next_mark += 1;
+        let id = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
         self.marks.push(Mark {
             id,
             arrays,

@@ -601,16 +601,14 @@ mod tests {
             assert_eq!((mapping.vmas(), vmas_listed(&mapping)), (2, 2));
             assert_eq!(mapping.bytes(pages(511, 513))[4096..], [12; 4096]);
         }
-        assert!(!mapping.try_grow(u64::MAX));
-        assert_eq!(mapping.budget.used(), mapping.vmas());
+        assert!(!mapping.try_grow(u64::MAX) && mapping.budget.used() == mapping.vmas());
     }
 
     #[test]
     fn read_only_mapping_has_no_dirty_pages() {
         let file = numbered_file(0);
-        let budget = Arc::new(VmaBudget::with_max(10));
-        let mut mapping =
-            Mapping::new(PAGES, Access::ReadOnly, Advice::Sequential, &budget).unwrap();
+        let (budget, access) = (Arc::new(VmaBudget::with_max(10)), Access::ReadOnly);
+        let mut mapping = Mapping::new(PAGES, access, Advice::Sequential, &budget).unwrap();
         mapping.place(&[file_run(pages(0, 4), &file, 0), hole(pages(4, 8))]).unwrap();
         mapping.populate(pages(0, PAGES));
         assert_eq!(mapping.bytes(pages(3, 5))[4095..4097], [3, 0]);
@@ -624,9 +622,9 @@ mod tests {
         mapping.place(&[file_run(pages(0, 32), &file, 0), hole(pages(40, 44))]).unwrap();
         mapping.populate(pages(0, PAGES));
         mapping.will_need(pages(0, PAGES));
-        for tracker in [&PagemapRead as &dyn DirtyPages, dirty::tracker()] {
-            assert!(mapping.dirty_by(tracker, &everything()).unwrap().is_empty());
-        }
+        let trackers = [&PagemapRead as &dyn DirtyPages, dirty::tracker()];
+        let dirty = |tracker| mapping.dirty_by(tracker, &everything()).unwrap();
+        assert!(trackers.into_iter().flat_map(dirty).next().is_none());
     }
 
     #[test]

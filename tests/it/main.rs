@@ -1,10 +1,6 @@
 //! Facts and properties that hold across files, in one test program.
 
 #![deny(unsafe_code)]
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "tests count in u64 what memory counts in usize, which is the same on 64-bit machines"
-)]
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
@@ -13,6 +9,8 @@ mod concurrent;
 mod conformance;
 #[cfg(test)]
 mod crash_smoke;
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]

@@ -231,18 +231,19 @@ fn decode_directory(bytes: &[u8]) -> Result<Directory, Malformed> {
     Ok((arrays, fences))
 }
 
-/// The newest checkpoint that can be used with this chain of log files. What belongs to another
-/// chain or was not finished is added to `leftovers`.
+/// The newest checkpoint that can be used with this chain of log files and is not of a later
+/// commit than `until`. What belongs to another chain or was not finished goes to `leftovers`.
 pub(super) fn newest(
     files: &Files,
     store: &StoreId,
     chain: Chain,
+    until: Tid,
     leftovers: &mut Vec<String>,
 ) -> Result<Option<Checkpoint>, StorageError> {
     let names = files.list("checkpoint")?;
     let temporary = names.iter().filter(|name| name.starts_with(".tmp-"));
     leftovers.extend(temporary.map(|name| format!("checkpoint/{name}")));
-    let tids = names.iter().filter_map(|name| checkpoint_tid(name));
+    let tids = names.iter().filter_map(|name| checkpoint_tid(name)).filter(|tid| *tid <= until);
     let mut usable = None;
     for tid in tids.rev() {
         let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };

@@ -188,10 +188,15 @@ impl LocalEngine {
 
     /// Makes a checkpoint the newest one.
     fn adopt(&self, checkpoint: Checkpoint) {
-        let (tid, log) = (checkpoint.tail().tid, Arc::clone(&self.log));
-        checkpoint.segments().rescue_with(Box::new(move || from_log(&log, tid)));
+        self.make_up_for(&checkpoint);
         self.log.set_checkpointed(checkpoint.tail());
         *self.checkpoint.lock() = Some(Arc::new(checkpoint));
+    }
+
+    /// Says where the state comes from if the checkpoint turns out to be damaged.
+    fn make_up_for(&self, checkpoint: &Checkpoint) {
+        let (tid, log) = (checkpoint.tail().tid, Arc::clone(&self.log));
+        checkpoint.segments().rescue_with(Box::new(move || from_log(&log, tid)));
     }
 
     fn require_writable(&self) -> Result<(), StorageError> {
@@ -371,12 +376,22 @@ impl CommitLog for LocalEngine {
 
 impl Engine for LocalEngine {
     fn load(&self, tid: Tid) -> Result<State, StorageError> {
+        let chain = self.log.chain();
+        if tid < chain.oldest {
+            return Err(StorageError::Forgotten { tid, oldest: chain.oldest });
+        }
         let newest = self.checkpoint.lock().clone();
-        match newest {
-            Some(checkpoint) if checkpoint.tail().tid <= tid => {
-                replayed(&self.log, checkpoint.state(), tid)
+        if let Some(newest) = newest.filter(|checkpoint| checkpoint.tail().tid <= tid) {
+            return replayed(&self.log, newest.state(), tid);
+        }
+        // Files are only looked at: leftovers are for recovery.
+        let older = checkpoint::newest(&self.files, self.store(), chain, tid, &mut Vec::new())?;
+        match older {
+            Some(older) => {
+                self.make_up_for(&older);
+                replayed(&self.log, older.state(), tid)
             }
-            _ => from_log(&self.log, tid),
+            None => from_log(&self.log, tid),
         }
     }
 

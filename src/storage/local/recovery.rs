@@ -124,7 +124,7 @@ fn try_recover(
     options: &LocalOptions,
 ) -> Result<Recovered, StorageError> {
     let (chain, mut leftovers) = find_chain(files, store)?;
-    let found = checkpoint::newest(files, store, chain, &mut leftovers)?;
+    let found = checkpoint::newest(files, store, chain, Tid(u64::MAX), &mut leftovers)?;
     let new_log = |at: Tail| Log::new(files.clone(), *store, options.log_roll_bytes, chain, at);
     let from_beginning = || {
         let (start, state) = beginning(&new_log(NOWHERE), chain)?;

@@ -10,9 +10,14 @@
 //! 1. What is expected comes from [`Real`], which counts elements one by one, and never from the
 //!    crate's own indexing.
 
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+
 mod append;
 mod connections;
 mod construction;
+mod cost;
+mod fork;
+mod gaps;
 mod indexing;
 mod persistence;
 mod resize;

@@ -1,7 +1,7 @@
 //! Arrays as plain bytes: what the store is compared with.
 //!
 //! ```text
-//! Plain: name -> Named { identity, PlainArray { shape, order, fill, bytes, ... } }
+//! Plain: name -> Named { identity, PlainArray { shape, order, itemsize, fill, bytes, ... } }
 //! Region: (start, count, step) per axis -> the byte offset of each element, one by one
 //! ```
 //!

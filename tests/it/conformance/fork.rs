@@ -1,0 +1,109 @@
+//! W-213: what a child process of fork can do to its parent, which is nothing.
+
+#![expect(unsafe_code, reason = "fork and leaving a child at once have no safe form")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ndarray::Ix1;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use zbigarray::{CommitError, TransactionError};
+
+use super::{BLOCK, fresh, reopened};
+
+/// Whether `work`, done in a forked child, says so.
+fn in_child(work: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child runs `work`, which takes no lock that another thread of this test program
+    // could hold at this moment (the C library's allocator is made usable by fork itself), and
+    // leaves by `_exit`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let fine = catch_unwind(AssertUnwindSafe(work)).unwrap_or(false);
+            // SAFETY: `_exit` runs nothing of this process; the parent owns what lies on the disk.
+            unsafe { libc::_exit(i32::from(!fine)) }
+        }
+        ForkResult::Parent { child } => {
+            matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
+        }
+    }
+}
+
+/// X-05, W-213.
+#[test]
+fn a_child_has_its_own_copy_of_uncommitted_data_and_reads_the_rest() {
+    let (dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<u8, Ix1>("a", &[4 * BLOCK]).unwrap();
+    array.set("...", 1).unwrap();
+    drop(array);
+    transaction.commit().unwrap();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.open::<u8, Ix1>("a").unwrap();
+    let mut view = array.view_mut().unwrap();
+    view[0] = 55;
+    let last = view.len() - 1;
+    assert!(in_child(|| {
+        let seen = (view[0], view[1], view[last]);
+        view[0] = 66;
+        view[last] = 77;
+        seen == (55, 1, 1) && (view[0], view[last]) == (66, 77)
+    }));
+    assert_eq!((view[0], view[last]), (55, 1));
+    drop(array);
+    transaction.commit().unwrap();
+    let store = reopened(&dir, store);
+    let reader = store.begin_read();
+    let array = reader.open::<u8, Ix1>("a").unwrap();
+    let view = array.view().unwrap();
+    assert_eq!((view[0], view[1], view[last]), (55, 1, 1));
+}
+
+///
+#[test]
+fn a_child_cannot_end_the_transaction_of_its_parent() {
+    let (_dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    transaction.create::<u8, Ix1>("a", &[BLOCK]).unwrap().set("...", 55).unwrap();
+    let mut transaction = Some(transaction);
+    assert!(in_child(|| {
+        let refused = transaction.take().map(zbigarray::Transaction::commit);
+        matches!(refused, Some(Err(CommitError::NotCommitted(TransactionError::Forked))))
+    }));
+    assert!(in_child(|| {
+        transaction.take().into_iter().for_each(zbigarray::Transaction::abort);
+        true
+    }));
+    let transaction = transaction.unwrap();
+    let array = transaction.open::<u8, Ix1>("a").unwrap();
+    assert!(array.view().unwrap().iter().all(|&value| value == 55));
+    drop(array);
+    transaction.commit().unwrap();
+    let reader = store.begin_read();
+    assert_eq!(reader.open::<u8, Ix1>("a").unwrap().view().unwrap()[9], 55);
+}
+
+/// two processes that write through one open store would overwrite each other's records.
+#[test]
+fn a_child_cannot_write_through_the_store_of_its_parent() {
+    let (dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    transaction.create::<u8, Ix1>("a", &[BLOCK]).unwrap().set("...", 1).unwrap();
+    let tid = transaction.commit().unwrap();
+    assert!(in_child(|| {
+        let begun = matches!(store.begin().map(drop), Err(TransactionError::Forked));
+        let tagged = store.tag("child", tid).is_err();
+        let packed = store.pack(zbigarray::Keep::Head).is_err();
+        begun && tagged && packed && store.checkpoint().is_err()
+    }));
+    assert!(in_child(|| {
+        let reader = store.begin_read();
+        let array = reader.open::<u8, Ix1>("a").unwrap();
+        array.view().unwrap().iter().all(|&value| value == 1)
+    }));
+    let transaction = store.begin().unwrap();
+    transaction.open::<u8, Ix1>("a").unwrap().set("0", 2).unwrap();
+    transaction.commit().unwrap();
+    let store = reopened(&dir, store);
+    assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
+    assert_eq!(store.head(), zbigarray::Tid(2));
+}
