@@ -123,14 +123,16 @@ impl PageMap {
     ///
     /// [`StorageError`] if the checkpoint under the map cannot be read.
     pub fn lookup(&self, pages: PageRange) -> Result<Vec<Segment>, StorageError> {
+        let overlay: Vec<Segment> = self.overlay_in(pages).collect();
+        let base = self.base_under(pages, &overlay)?;
         let mut found = Vec::new();
         let mut at = pages.start;
-        for segment in self.overlay_in(pages) {
-            self.push_base(PageRange::new(at, segment.pages.start), &mut found)?;
+        for segment in overlay {
+            push_base(PageRange::new(at, segment.pages.start), &base, &mut found);
             at = segment.pages.end;
             push_joined(&mut found, segment);
         }
-        self.push_base(PageRange::new(at, pages.end), &mut found)?;
+        push_base(PageRange::new(at, pages.end), &base, &mut found);
         Ok(found)
     }
 
@@ -155,23 +157,39 @@ impl PageMap {
         )
     }
 
-    fn push_base(&self, pages: PageRange, found: &mut Vec<Segment>) -> Result<(), StorageError> {
-        if pages.is_empty() {
-            return Ok(());
+    /// The segments of the base wherever `overlay` leaves a gap in `pages`, read by one request:
+    /// a block of which many pages changed has many gaps.
+    fn base_under(
+        &self,
+        pages: PageRange,
+        overlay: &[Segment],
+    ) -> Result<Vec<Segment>, StorageError> {
+        let mut found = Vec::new();
+        let ranges = || overlay.iter().map(|segment| segment.pages);
+        let start = ranges().fold(pages.start, |at, r| if r.start <= at { r.end } else { at });
+        let end = ranges().rev().fold(pages.end, |at, r| if r.end >= at { r.start } else { at });
+        if let Some(base) = &self.base
+            && start < end
+        {
+            base.segments_in(PageRange::new(start, end), &mut found)?;
         }
-        let mut from_base = Vec::new();
-        if let Some(base) = &self.base {
-            base.segments_in(pages, &mut from_base)?;
-        }
-        let mut at = pages.start;
-        for segment in from_base.iter().filter_map(|segment| segment.clipped(pages)) {
-            push_hole(found, PageRange::new(at, segment.pages.start));
-            at = segment.pages.end;
-            push_joined(found, segment);
-        }
-        push_hole(found, PageRange::new(at, pages.end));
-        Ok(())
+        Ok(found)
     }
+}
+
+/// Appends what `base` says about `pages`, which the overlay does not name.
+fn push_base(pages: PageRange, base: &[Segment], found: &mut Vec<Segment>) {
+    if pages.is_empty() {
+        return;
+    }
+    let first = base.partition_point(|segment| segment.pages.end <= pages.start);
+    let mut at = pages.start;
+    for segment in base[first..].iter().map_while(|segment| segment.clipped(pages)) {
+        push_hole(found, PageRange::new(at, segment.pages.start));
+        at = segment.pages.end;
+        push_joined(found, segment);
+    }
+    push_hole(found, PageRange::new(at, pages.end));
 }
 
 fn push_hole(found: &mut Vec<Segment>, pages: PageRange) {

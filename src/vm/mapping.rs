@@ -6,16 +6,15 @@
 //! result  | A +0 .. A +8 | zeros | closed ...... |                     3 kernel mappings
 //! ```
 //!
-//! Why these kinds of [`Advice`]. The kernel reads ahead around every page that misses, as far as
-//! the device is set up for. That pays within one file. Over blocks that lie scattered in a file it
-//! reads mostly what nobody asked for, and out of core it thrashes (fact K-10). Random advice stops
-//! that, huge-page advice makes one miss fetch one aligned 2 MiB piece in one request (K-11), and
-//! both together read scattered blocks about as fast as one file in order, cold or out of core. So
-//! [`Advice::Blocks`] is for everything that is read by the block. Single elements far apart want
-//! [`Advice::Random`]: a miss costs one page (K-12); read in order, it is by far the slowest. Where
-//! all of a large array lies in one piece and is read from front to back, the kernel's own guess,
-//! [`Advice::Normal`], is at least as fast as the others. Pages that are in memory already in large
-//! pieces are read equally fast with every advice.
+//! Why these kinds of [`Advice`]. The kernel reads ahead around every page that misses. That pays
+//! within one file. Over blocks that lie scattered in a file it reads mostly what nobody asked for,
+//! and out of core it thrashes (fact K-10). Random advice stops that, and huge-page advice makes
+//! one miss fetch one aligned 2 MiB piece in one request (K-11). So [`Advice::Blocks`], which gives
+//! both, is for everything that is read by the block. Single elements far apart want
+//! [`Advice::Random`]: a miss costs one page (K-12); read in order, it is by far the slowest. Pages
+//! that are in memory in large pieces are read equally fast with every advice. In a run of 16 MiB
+//! and more `Blocks` leaves random advice away: the kernel reads two pieces at a miss and goes on
+//! ahead of the reader (cold sum of 1 GiB in order against raw mmap: 0.81 before, 1.0 after).
 //!
 //! # Invariants
 //!
@@ -46,8 +45,7 @@ use crate::units::{PAGE_BYTES, PageRange, PageSet};
 /// How the pages of files in a mapping will be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
-    /// By the block, in any order: one miss reads one aligned 2 MiB piece. In runs of at least
-    /// 16 MiB it reads the next one too, and goes on ahead of a reader that continues.
+    /// By the block, in any order: a miss reads an aligned 2 MiB piece, and more in long runs.
     Blocks,
     /// Single elements far apart: one miss reads one page.
     Random,
@@ -400,8 +398,7 @@ impl Mapping {
         for lost in self.mapped().missing_in(pages) {
             self.runs.replace(lost, Kind::Closed);
         }
-        // What was placed half may need more than the whole would have. If the budget has no more,
-        // the next change settles.
+        // What was placed half may need more than the budget has: then the next change settles.
         drop(self.settle());
     }
 
