@@ -103,9 +103,11 @@ fn plan_block(changed: &PageSet, segments: &[Segment], block: PageRange, planned
     let changed_count = used.count();
     let pieces = used.ranges_count() + pieces(segments);
     segments.iter().filter(|s| !is_hole(s)).for_each(|s| used.insert(s.pages));
-    if changed_count * 2 >= used.count() || pieces > PIECES_MAX {
-        let first = used.iter().next().map_or(block.start, |range| range.start);
-        let end = used.iter().last().map_or(block.end, |range| range.end);
+    let first = used.iter().next().map_or(block.start, |range| range.start);
+    let end = used.iter().last().map_or(block.end, |range| range.end);
+    // Holes between the pages would be written too: a few pages far apart stay what they are.
+    let is_dense = used.count() * 2 >= end - first;
+    if (changed_count * 2 >= used.count() && is_dense) || pieces > PIECES_MAX {
         planned.insert(PageRange::new(first, end));
     } else {
         changed.iter_in(block).for_each(|range| planned.insert(range));
@@ -302,6 +304,12 @@ mod tests {
         stored(&mut map, 16, 3, 0);
         assert_eq!(planned(&[(19, 22)], &map), [(16, 22)]);
         assert_eq!(planned(&[(2, 3)], &map), [(2, 3)]);
+    }
+
+    #[test]
+    fn a_few_pages_far_apart_are_written_without_the_hole_between_them() {
+        assert_eq!(planned(&[(0, 1), (14, 16)], &PageMap::new()), [(0, 1), (14, 16)]);
+        assert_eq!(planned(&[(0, 1), (2, 4), (5, 6)], &PageMap::new()), [(0, 6)]);
     }
 
     #[test]
