@@ -27,7 +27,7 @@ use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, PageRa
 /// Runs of at least this many bytes are written one by one, past memory.
 const LONG_RUN_BYTES: u64 = 64 << 10;
 /// Bytes copied into private pages between two looks at how many there are.
-const ROUND_BYTES: u64 = 16 << 20;
+pub(super) const ROUND_BYTES: u64 = 16 << 20;
 
 /// How to create an array.
 #[derive(Clone, Debug, Default)]
@@ -331,18 +331,22 @@ impl<'t> DynArray<'t> {
         }
         let Some((start, _)) = selection.byte_range() else { return Ok(()) };
         while all.peek().is_some() {
-            let mut copied = 0;
+            let (mut touched, mut last_page) = (0, u64::MAX);
             let memory = view::bytes_mut(self, selection)?;
-            while copied < ROUND_BYTES
+            while touched < ROUND_BYTES
                 && let Some(copy) = all.next()
             {
                 let to = to_usize(copy.array_offset - start);
                 let from = to_usize(copy.buffer_offset);
                 let len = to_usize(copy.len);
                 memory[to..to + len].copy_from_slice(&bytes[from..from + len]);
-                copied += copy.len;
+                // A byte written costs a page.
+                let pages = PageRange::covering(copy.array_offset, copy.array_offset + copy.len);
+                touched +=
+                    pages.len_bytes() - if pages.start == last_page { PAGE_BYTES } else { 0 };
+                last_page = pages.end - 1;
             }
-            self.transaction.wrote(self.id, copied)?;
+            self.transaction.wrote(self.id, touched)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use ndarray::{
 };
 
 use super::cast::{Element, as_bytes};
-use super::dynamic::{ArrayOptions, DynArray};
+use super::dynamic::{ArrayOptions, DynArray, ROUND_BYTES};
 use super::element;
 use super::error::ArrayError;
 use super::index::{Index, IndexError, Selection, parse};
@@ -242,7 +242,8 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
     /// Gives the elements that `indices` select the values `values`, stretched as NumPy does.
     ///
     /// Values of the selection's own shape and order that are contiguous go to the disk without
-    /// being copied in memory.
+    /// being copied in memory; others through memory, part by part, so that memory does not bound
+    /// how many there are.
     ///
     /// # Errors
     ///
@@ -265,22 +266,53 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
         }
         let expected = selection.shape().to_vec();
         let given = values.shape().to_vec();
-        let mut view = view::view_mut::<T>(&mut self.array, &selection)?;
-        let Some(values) = values.broadcast(view.raw_dim()) else {
+        let shape: Vec<usize> =
+            expected.iter().map(|&len| usize::try_from(len).unwrap_or(usize::MAX)).collect();
+        let Some(values) = values.broadcast(shape) else {
             return Err(ArrayError::Broadcast { expected, given });
         };
-        view.assign(&values);
+        self.in_parts(&selection, |mut view, ranges| {
+            view.assign(&values.slice_each_axis(|axis| {
+                let Range { start, end } = ranges[axis.axis.index()].clone();
+                (start..end).into()
+            }));
+        })
+    }
+
+    /// Lends the elements of `selection` in parts that need little memory, each with its positions
+    /// along the axes of the selection.
+    fn in_parts(
+        &mut self,
+        selection: &Selection,
+        mut each: impl FnMut(ArrayViewMutD<'_, T>, &[Range<usize>]),
+    ) -> Result<(), ArrayError> {
+        let len = |&len: &u64| 0..usize::try_from(len).unwrap_or(usize::MAX);
+        let mut parts: Vec<Vec<Range<usize>>> = vec![selection.shape().iter().map(len).collect()];
+        while let Some(ranges) = parts.pop() {
+            let slice = |range: &Range<usize>| Index::from(range.clone());
+            let part = selection.select(&ranges.iter().map(slice).collect::<Vec<_>>())?;
+            let Some((lo, hi)) = part.byte_range() else { continue };
+            if hi - lo > ROUND_BYTES
+                && let Some([low, high]) = halves(&part, &ranges)
+            {
+                parts.extend([high, low]);
+                continue;
+            }
+            each(view::view_mut(&mut self.array, &part)?, &ranges);
+            self.array.transaction().wrote(self.array.id(), hi - lo)?;
+        }
         Ok(())
     }
 
-    /// Gives the elements that `indices` select one value.
+    /// Gives the elements that `indices` select one value. Goes through memory part by part, so
+    /// that memory does not bound how many there are.
     ///
     /// # Errors
     ///
     /// Those of [`get_mut`](Self::get_mut).
     pub fn set<I: Indices + ?Sized>(&mut self, indices: &I, value: T) -> Result<(), ArrayError> {
-        self.get_mut(indices)?.fill(value);
-        Ok(())
+        let selection = self.array.select(&indices.indices()?)?;
+        self.in_parts(&selection, |mut view, _| view.fill(value))
     }
 
     /// Appends `rows` along the major axis. Cost O(rows).
@@ -346,6 +378,19 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
         let name = self.array.name().to_owned();
         ArrayError::Dimensions { name, expected: D::NDIM.unwrap_or(found), found }
     }
+}
+
+/// Cuts a part in two across the axis along which it extends farthest; `None` for one element.
+fn halves(part: &Selection, ranges: &[Range<usize>]) -> Option<[Vec<Range<usize>>; 2]> {
+    let extent = |axis: &usize| {
+        part.strides()[*axis].unsigned_abs() * u128::from(part.shape()[*axis].saturating_sub(1))
+    };
+    let axis = (0..ranges.len()).filter(|&axis| ranges[axis].len() > 1).max_by_key(extent)?;
+    let middle = ranges[axis].start + ranges[axis].len() / 2;
+    let (mut low, mut high) = (ranges.to_vec(), ranges.to_vec());
+    low[axis].end = middle;
+    high[axis].start = middle;
+    Some([low, high])
 }
 
 /// The bytes of `values` and their order, if they lie densely.

@@ -615,6 +615,11 @@ fn stage_if_many(
     if inner.buffered_bytes > BUFFERED_BYTES_MAX {
         inner.buffered_bytes = 0;
         stage(cx, inner, id)?;
+        // What other arrays have in memory counts too. Those with a handle may be written to at
+        // this moment, through a view in another thread.
+        let others: Vec<ArrayId> = inner.session.arrays.keys().copied().collect();
+        let idle = others.into_iter().filter(|other| !inner.open.contains(other));
+        idle.collect::<Vec<_>>().into_iter().try_for_each(|other| stage(cx, inner, other))?;
     }
     Ok(())
 }
