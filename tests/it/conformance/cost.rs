@@ -1,7 +1,6 @@
-//! what things cost in bytes, mappings and descriptors.
+//! what things cost in bytes on the disk.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use ndarray::{Array1, Ix1};
 use zbigarray::{ArrayOptions, Order};
@@ -120,98 +119,6 @@ fn a_commit_writes_pages_and_not_blocks() {
     transaction.commit().unwrap();
     let grown = store.usage().unwrap().data_used_bytes - usage.data_used_bytes;
     assert!(grown <= 64 * 4096, "{grown} bytes");
-}
-
-/// These look at numbers of the whole process, so they run one after the other.
-static PROCESS: Mutex<()> = Mutex::new(());
-
-fn mappings() -> usize {
-    std::fs::read_to_string("/proc/self/maps").unwrap().lines().count()
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-///
-#[test]
-fn an_array_in_very_many_pieces_is_viewed_with_a_bounded_number_of_mappings() {
-    let _alone = PROCESS.lock();
-    let (_dir, store) = fresh();
-    let transaction = store.begin().unwrap();
-    let pages = 200_000;
-    transaction.create::<u8, Ix1>("a", &[pages * 4096]).unwrap();
-    transaction.commit().unwrap();
-    // Every other page, so that each is a piece of its own.
-    let transaction = store.begin().unwrap();
-    let mut array = transaction.open::<u8, Ix1>("a").unwrap();
-    array.view_mut().unwrap().iter_mut().step_by(2 * 4096).for_each(|value| *value = 1);
-    drop(array);
-    transaction.commit().unwrap();
-    let reader = store.begin_read();
-    let array = reader.open::<u8, Ix1>("a").unwrap();
-    let view = array.view().unwrap();
-    let ones = view.iter().step_by(4096).filter(|&&value| value == 1).count();
-    assert_eq!(ones, pages as usize / 2);
-    let count = mappings();
-    assert!(count < 50_000, "{count} mappings");
-}
-
-///
-#[test]
-fn descriptors_do_not_grow_with_arrays_views_and_transactions() {
-    let _alone = PROCESS.lock();
-    let (_dir, store) = fresh();
-    let transaction = store.begin().unwrap();
-    for at in 0..500 {
-        transaction.create::<u8, Ix1>(&format!("a{at}"), &[10]).unwrap().set("...", 1).unwrap();
-    }
-    transaction.commit().unwrap();
-    let before = descriptors();
-    let readers: Vec<_> = (0..20).map(|_| store.begin_read()).collect();
-    for reader in &readers {
-        for at in 0..50 {
-            let array = reader.open::<u8, Ix1>(&format!("a{at}")).unwrap();
-            assert_eq!(array.view().unwrap()[0], 1);
-        }
-    }
-    // Other tests of this program open stores of their own meanwhile.
-    let count = descriptors();
-    assert!(count < before + 400, "{before} descriptors, then {count}");
-}
-
-/// Peak resident memory of this process so far, and of a piece of work, as far as it is new.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    let number = line.split_whitespace().nth(1).unwrap();
-    number.parse::<u64>().unwrap() * 1024
-}
-
-/// bulk calls leave what they wrote in files and not in memory.
-#[test]
-fn bulk_calls_stage_what_they_write_so_that_memory_does_not_bound_a_transaction() {
-    let _alone = PROCESS.lock();
-    let (_dir, store) = fresh();
-    let transaction = store.begin().unwrap();
-    let mut array = transaction.create::<u64, Ix1>("a", &[0]).unwrap();
-    let part = Array1::from_iter(0..(2u64 << 20));
-    let before = resident_bytes();
-    for _ in 0..24 {
-        array.append(&part).unwrap();
-    }
-    let mut strided = transaction.create::<u8, Ix1>("b", &[256 << 20]).unwrap();
-    strided.assign("::2", &Array1::from_elem(128 << 20, 3)).unwrap();
-    let grown = resident_bytes().saturating_sub(before);
-    // 384 MiB appended and 256 MiB written in strides from 128 MiB of values.
-    assert!(grown < 400 << 20, "{grown} bytes");
-    drop(array);
-    drop(strided);
-    transaction.commit().unwrap();
-    let reader = store.begin_read();
-    let array = reader.open::<u64, Ix1>("a").unwrap();
-    let view = array.view().unwrap();
-    assert_eq!((view.len(), view[5], view[(2 << 20) + 5]), (48 << 20, 5, 5));
 }
 
 /// whatever the order of writing, blocks lie in one piece.

@@ -10,6 +10,11 @@
 //! 1. What is expected comes from [`Real`], which counts elements one by one, and never from the
 //!    crate's own indexing.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "tests count in u64 what memory counts in usize, the same on 64-bit machines"
+)]
+
 mod append;
 mod connections;
 mod construction;
