@@ -18,6 +18,8 @@
 mod check;
 mod checkpoint;
 mod codec;
+#[cfg(feature = "fuzzing")]
+pub mod door;
 mod extents;
 mod format;
 mod frame;

@@ -91,7 +91,7 @@ impl StoredSegment {
     }
 }
 
-fn page_sum(store: &StoreId, tid: Tid, kind: u8, number: u64, payload: &[u8]) -> u32 {
+pub(super) fn page_sum(store: &StoreId, tid: Tid, kind: u8, number: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(store);
     hasher.update(&tid.0.to_le_bytes());
