@@ -3,7 +3,7 @@
 //! ```text
 //! flip -> open fails                                        found at open
 //!      -> check with data names damage                      found by check
-//!      -> neither: only a page of a data file that nothing names, in which there is nothing to find
+//!      -> neither: in a page of a data file that nothing names, where nothing is to be found
 //! ```
 //!
 //! # Invariants
@@ -195,15 +195,18 @@ pub(crate) fn all(image: &Image, wanted: impl Fn(&str) -> bool) -> Vec<Flip> {
     flips.collect()
 }
 
-/// One bit of every byte that is not zero or lies beside such a byte, and of one in `step` others.
+/// One bit of every byte of metadata that is not zero or lies beside such a byte, and of one in
+/// `step` others.
 #[must_use]
 pub(crate) fn sampled(image: &Image, step: usize, wanted: impl Fn(&str) -> bool) -> Vec<Flip> {
     let mut flips = all(image, wanted);
     flips.retain(|flip| {
         let at = usize::try_from(flip.at).unwrap_or(usize::MAX);
         let bytes = &image.files[&flip.path].bytes;
+        let is_metadata = !flip.path.starts_with("data/");
         let around = bytes.get(at.saturating_sub(1)..bytes.len().min(at + 2));
-        around.is_some_and(|around| around.iter().any(|&byte| byte != 0)) || at % step == 0
+        let says = around.is_some_and(|around| around.iter().any(|&byte| byte != 0));
+        (says && is_metadata) || at.is_multiple_of(step)
     });
     for flip in &mut flips {
         flip.bits = 1 << (flip.at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61);

@@ -179,15 +179,18 @@ fn plain(store: &Store) -> Result {
     transaction.commit_with_note("first")?;
 
     let transaction = store.begin()?;
-    let rows = Array2::from_shape_fn((300, 40), |(i, j)| i as f64 - j as f64 / 3.0);
+    let rows = Array2::from_shape_fn((60, 40), |(i, j)| i as f64 - j as f64 / 3.0);
     let mut grid = transaction.create::<f64, Ix2>("group/grid", &[0, 40])?;
     grid.append(&rows)?;
+    // What is staged lies in a data file, however little it is.
+    grid.dynamic_mut().stage()?;
     drop(grid);
     transaction.commit_with_note("rows")?;
 
     let transaction = store.begin()?;
     let mut grid = transaction.open::<f64, Ix2>("group/grid")?;
     grid.append(&rows)?;
+    grid.dynamic_mut().stage()?;
     grid.set("7, 7", 1.0)?;
     drop(grid);
     transaction.change(CatalogChange::CreateGroup { name: "empty/group".into() })?;
@@ -212,10 +215,11 @@ fn more(store: &Store, rounds: u64) -> Result {
     for round in 0..rounds {
         let transaction = store.begin()?;
         let mut small = transaction.open::<u8, Ix1>("small")?;
-        small.set(&[zbigarray::Index::from(round * 97)], 9)?;
+        // A sector with one bit set.
+        small.set(&[zbigarray::Index::from(round % 7 * 512)], 1)?;
         drop(small);
         let mut grid = transaction.open::<f64, Ix2>("group/grid")?;
-        grid.set(&[zbigarray::Index::from(round * 31), 3.into()], -1.0)?;
+        grid.set(&[zbigarray::Index::from(round * 7), 3.into()], -1.0)?;
         drop(grid);
         transaction.commit_with_note(&format!("round {round}"))?;
     }

@@ -1,8 +1,8 @@
 //! What bytes from anywhere may do to the library: give a result or an error, soon, and no more.
 //!
 //! ```text
-//! seeds.rs -> mutate.rs (stable, seeded) or libFuzzer -> TARGETS: one per decoder, and whole stores
-//!                                                          |-> meter.rs: memory and time within bounds
+//! seeds.rs -> mutate.rs or libFuzzer -> TARGETS: one per decoder, and whole stores
+//!                                       meter.rs: memory and time within bounds
 //! ```
 //!
 //! This crate is built by cargo-fuzz; `tests/hostile.rs` takes the same files in as a module and

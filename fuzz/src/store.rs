@@ -26,7 +26,14 @@ const ARRAYS_MAX: usize = 8;
 
 /// Changes a store as `script` says, and uses it.
 pub(crate) fn run(script: &[u8]) {
-    let Some((&flags, changes)) = script.split_first() else { return };
+    let packs = script.first().is_some_and(|flags| flags & 16 != 0);
+    let disk: Arc<dyn Backend> = Arc::new(changed(script).disk());
+    exercise(&disk, packs);
+}
+
+/// The store that a script makes.
+pub(crate) fn changed(script: &[u8]) -> Image {
+    let Some((&flags, changes)) = script.split_first() else { return image::images()[0].clone() };
     let images = image::images();
     let mut image = images[usize::from(flags & 3)].clone();
     for change in changes.chunks_exact(8).take(16) {
@@ -35,8 +42,7 @@ pub(crate) fn run(script: &[u8]) {
     if flags & 4 == 0 {
         image.seal(flags & 8 == 0);
     }
-    let disk: Arc<dyn Backend> = Arc::new(image.disk());
-    exercise(&disk, flags & 16 != 0);
+    image
 }
 
 /// Makes one change of a file.
@@ -230,7 +236,7 @@ fn change(store: &Store) -> Result<(), String> {
         let _ = array.dynamic_mut().stage();
     });
     if let Ok(savepoint) = savepoint
-        && store.head().0 % 2 == 0
+        && store.head().0.is_multiple_of(2)
     {
         let _ = transaction.rollback(savepoint);
     }

@@ -18,6 +18,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod python;
 mod steps;
 mod test;
@@ -38,6 +39,9 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  fuzz [TARGET...] [--seconds N]
+                    libFuzzer on decoders and whole stores, 60 s each unless said otherwise
+  fuzz flips        every bit of small stores flipped; each must be found
   help              this text
 ";
 
@@ -52,6 +56,10 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => match bench::Options::parse(rest) {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
+        },
+        ["fuzz", rest @ ..] => match fuzz::Options::parse(rest) {
+            Ok(options) => fuzz::run(&workspace, &options),
+            Err(why) => usage(&format!("fuzz: {why}")),
         },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -21,6 +21,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
+use crate::fuzz;
 use crate::python::{self, Python};
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
@@ -35,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     table.push(Step::new("tests", || {
         steps::run_command(with_python(tests(workspace), python.get()))
     }));
+    table.push(Step::command("any bytes", fuzz::replay(workspace)));
     if !quick {
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
