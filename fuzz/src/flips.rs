@@ -209,6 +209,13 @@ pub(crate) fn sampled(image: &Image, step: usize, wanted: impl Fn(&str) -> bool)
         (says && is_metadata) || at.is_multiple_of(step)
     });
     for flip in &mut flips {
+        let at = usize::try_from(flip.at).unwrap_or(usize::MAX);
+        let byte = image.files[&flip.path].bytes.get(at).copied().unwrap_or(0);
+        // What looks as if it had never been written, when its only bit is gone.
+        if byte.is_power_of_two() {
+            flip.bits = byte;
+            continue;
+        }
         flip.bits = 1 << (flip.at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61);
     }
     flips

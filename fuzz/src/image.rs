@@ -154,6 +154,7 @@ fn made(kind: usize) -> Simulated {
     match kind {
         0 => filled(&store).expect("a store goes on"),
         1 => {
+            more(&store, 4).expect("a store goes on");
             store.checkpoint().expect("a checkpoint is written");
             more(&store, 2).expect("a store goes on");
         }
