@@ -43,7 +43,7 @@ mod undo;
 #[expect(unsafe_code, reason = "lends mapped memory, which only the kernel knows")]
 mod view;
 
-pub use cast::CastError;
+pub use cast::{CastError, structured, structured_mut};
 pub use descriptor::Descriptor;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
 pub use dynamic::{ArrayOptions, DynArray};
