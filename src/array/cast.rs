@@ -24,8 +24,8 @@ use super::dtype::{Dtype, Kind};
 use super::element::{Bool, Bytes};
 use super::index::Selection;
 use ndarray::{
-    ArrayView, ArrayViewMut, Axis, Dimension, IxDyn, MathCell, RawArrayView, RawArrayViewMut,
-    RemoveAxis, ShapeBuilder, StrideShape,
+    ArrayD, ArrayView, ArrayViewMut, Axis, Dimension, IxDyn, MathCell, RawArrayView,
+    RawArrayViewMut, RemoveAxis, ShapeBuilder, StrideShape,
 };
 use num_complex::Complex;
 use std::ptr::NonNull;
@@ -195,6 +195,24 @@ pub fn from_bytes_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     // SAFETY: as in `from_bytes`; an element has no padding, so what is written through the result
     // leaves every byte initialised.
     Some(unsafe { slice::from_raw_parts_mut(at, count) })
+}
+
+/// As many elements as `shape` says, in C order, all of whose bytes are 0.
+///
+/// # Errors
+///
+/// [`CastError::TooLarge`] if there is not so much memory.
+pub fn zeroed<T: Element>(shape: &[u64]) -> Result<ArrayD<T>, CastError> {
+    let too_large = || CastError::TooLarge { shape: shape.to_vec() };
+    let lens = shape.iter().map(|&len| usize::try_from(len).ok());
+    let lens: Vec<usize> = lens.collect::<Option<_>>().ok_or_else(too_large)?;
+    let count = lens.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
+    let count = count.ok_or_else(too_large)?;
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(count).map_err(|_| too_large())?;
+    // SAFETY: every bit pattern is a value (invariant 1), so all zeros is one.
+    elements.resize(count, unsafe { std::mem::zeroed::<T>() });
+    ArrayD::from_shape_vec(lens, elements).map_err(|_| too_large())
 }
 
 /// How many elements `bytes` are, if aligned and whole.

@@ -35,6 +35,7 @@ pub mod index;
 pub mod layout;
 mod literal;
 pub mod npy;
+mod rounds;
 mod scalar;
 pub mod shape;
 mod shared;
