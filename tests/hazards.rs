@@ -149,7 +149,7 @@ fn damage_is_not_carried_along_into_a_fresh_checksum() {
     array.rows_mut(from as u64..to as u64).unwrap().fill(5);
     drop(array);
     let error = transaction.commit().unwrap_err();
-    assert!(error.to_string().contains("array `a`, block 1"), "{error}");
+    assert!(error.to_string().contains("array `a` is damaged in block 1"), "{error}");
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
 }

@@ -22,7 +22,7 @@ pub enum TransactionError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// Stored bytes of an array are not what was committed, or cannot be read.
-    #[error("array `{array}`, block {block}, from byte {byte} of the array: {source}")]
+    #[error("array `{array}` is damaged in block {block}, byte {byte}: {source}")]
     Data {
         /// The array.
         array: String,

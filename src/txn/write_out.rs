@@ -159,7 +159,8 @@ pub(super) fn pieces(segments: &[Segment]) -> usize {
 
 /// Writes `planned` pages of `working` to fresh extents, which are not durable yet.
 ///
-/// What is not `changed` is carried along. What was allocated is added to `allocated` at once, so that it is given back after an error.
+/// What is not `changed` is carried along. What was allocated is added to `allocated` at once, so
+/// that it is given back after an error.
 pub(super) fn write(
     cx: &Context<'_>,
     working: &mut Working,

@@ -39,6 +39,9 @@ pub struct Label {
     pub block_bytes: u64,
 }
 
+/// A handler with SA_SIGINFO.
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
 /// One range of addresses in the list.
 struct Entry {
     taken: AtomicBool,
@@ -184,11 +187,7 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: with SA_SIGINFO the kernel would call it so.
-            let handler = unsafe {
-                std::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(
-                    handler,
-                )
-            };
+            let handler = unsafe { std::mem::transmute::<usize, Handler>(handler) };
             handler(signal, info, context);
         }
         handler => {
