@@ -50,13 +50,16 @@ impl Backend for Directory {
     }
 
     fn create_root(&self) -> io::Result<()> {
-        match fs::create_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            other => other?,
-        }
-        match self.root.parent() {
-            Some(parent) => sync_directory(parent),
-            None => Ok(()),
+        let existed = match fs::create_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            other => other.map(|()| false)?,
+        };
+        let Some(parent) = self.root.parent() else { return Ok(()) };
+        match sync_directory(parent) {
+            // Somebody else's directory is theirs to make durable.
+            Err(error) if existed && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            // Also if it was there: who created it may have died before its name was durable.
+            other => other,
         }
     }
 
