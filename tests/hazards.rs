@@ -199,6 +199,111 @@ fn own_process_sums_a_view_whose_file_was_cut() {
     println!("{}", view.iter().map(|&value| u64::from(value)).sum::<u64>());
 }
 
+/// A file system on a disk that can be taken away: a file behind a loop device.
+struct Disk {
+    // Unmounted before it goes.
+    root: TempDir,
+}
+
+impl Disk {
+    /// `None`, said on the way, where this process may not mount one.
+    fn new() -> Option<Self> {
+        let root = tempfile::tempdir().unwrap();
+        let (image, files) = (root.path().join("image"), root.path().join("files"));
+        File::create(&image).unwrap().set_len(96 << 20).unwrap();
+        std::fs::create_dir(&files).unwrap();
+        let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+            Command::new(program).args(arguments).output().is_ok_and(|done| done.status.success())
+        };
+        let (image, files) = (image.as_os_str(), files.as_os_str());
+        // Without a journal: it would stop the whole file system at the first error.
+        let made = run("mkfs.ext4", &["-qb4096".as_ref(), "-O^has_journal".as_ref(), image])
+            && run("mount", &["-o".as_ref(), "loop".as_ref(), image, files]);
+        if !made {
+            println!("not run: no loop device can be mounted");
+            return None;
+        }
+        Some(Self { root })
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.path().join("files/s")
+    }
+
+    /// The end of the disk, where the last blocks of data lie, cannot be read from now on.
+    fn fail(&self) {
+        nix::unistd::sync();
+        File::options()
+            .write(true)
+            .open(self.root.path().join("image"))
+            .unwrap()
+            .set_len(48 << 20)
+            .unwrap();
+        std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.root.path().join("files")).output();
+    }
+}
+
+/// A store of 64 MiB on a disk of which the last part fails.
+fn on_failing_disk(disk: &Disk) -> Store {
+    let store = Store::create(disk.store(), CreateOptions::default()).unwrap();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<u8, Ix1>("a", &[0]).unwrap();
+    for _ in 0..32 {
+        array.append(&Array1::from_elem(BLOCK as usize, 3)).unwrap();
+    }
+    drop(array);
+    transaction.commit().unwrap();
+    store
+}
+
+#[test]
+fn calls_on_an_array_on_a_failing_disk_say_where() {
+    let Some(disk) = Disk::new() else { return };
+    // What this process wrote itself is known to be good: it asks the kernel only.
+    let store = on_failing_disk(&disk);
+    let reader = store.begin_read();
+    let array = opened(&reader);
+    disk.fail();
+    let written_here = place(array.ensure("..."));
+    assert!(written_here.0 > 0, "the first block is where the disk still works");
+    // Another process compares as well, and reads past the mapping.
+    drop(array);
+    drop(reader);
+    let store = reopened(store);
+    let reader = store.begin_read();
+    let array = opened(&reader);
+    assert_eq!(place(array.ensure("...")).0, written_here.0);
+    assert_eq!(array.read(":4096").unwrap().len(), 4096);
+}
+
+#[test]
+fn a_program_that_touches_a_page_the_disk_does_not_give_is_told_which_before_it_ends() {
+    let Some(disk) = Disk::new() else { return };
+    drop(on_failing_disk(&disk));
+    disk.fail();
+    let output = child("own_process_sums_a_view", &disk.store(), None);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(7), "{said}");
+    let wanted = format!("array `a` of {}, block ", disk.store().display());
+    assert!(said.contains(&wanted), "{said}");
+}
+
+#[test]
+#[ignore = "ends by SIGBUS; run in a process of its own by the test above"]
+fn own_process_sums_a_view() {
+    let store = Store::open(std::env::var_os(STORE).unwrap(), OpenOptions::read_only()).unwrap();
+    let transaction = store.begin_read();
+    let array = opened(&transaction);
+    let view = array.view().unwrap();
+    println!("{}", view.iter().map(|&value| u64::from(value)).sum::<u64>());
+}
+
 /// A new control group with so much memory; `None`, said on the way, where there can be none.
 fn group(name: &str, limit_bytes: u64) -> Option<PathBuf> {
     let limits =
