@@ -21,6 +21,20 @@ pub(crate) fn disk(directory: &Path) -> Arc<dyn Backend> {
     Arc::new(Directory::new(directory))
 }
 
+/// A directory that goes away: in memory where there is such a place, because what is tested does
+/// not depend on the disk and its syncs take long; or on the disk of the build.
+pub(crate) fn scratch(in_memory: bool) -> Result<tempfile::TempDir, String> {
+    let memory = Path::new("/dev/shm");
+    let place = match in_memory && memory.is_dir() {
+        true => memory,
+        false => Path::new(env!("CARGO_TARGET_TMPDIR")),
+    };
+    tempfile::Builder::new()
+        .prefix("zbigarray-")
+        .tempdir_in(place)
+        .map_err(|error| format!("no scratch directory: {error}"))
+}
+
 /// What the child is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {

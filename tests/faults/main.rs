@@ -15,8 +15,12 @@
 //! Status 1 if a promise was broken. What cannot run here is named in the table, with the reason.
 
 mod child;
+mod fuse;
+mod images;
 mod judge;
+mod lossy;
 mod program;
+mod served;
 mod simulated;
 mod strace;
 mod table;
@@ -29,11 +33,24 @@ use table::Table;
 /// Of the simulated faults `cargo test` runs one in so many.
 const SAMPLE: usize = 97;
 
+type Rig = fn(usize, &mut Table);
+
+const RIGS: [(&str, Rig); 4] = [
+    ("simulated", simulated::run),
+    ("strace", strace::run),
+    ("fuse", fuse::run),
+    ("images", images::run),
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [child::WORD, rest @ ..] if child::main(rest) => ExitCode::SUCCESS,
+        [served::WORD, rest @ ..] if served::main(rest) => ExitCode::SUCCESS,
+        [served::WORD, ..] => ExitCode::FAILURE,
+        [images::WORD, rest @ ..] if images::main(rest) => ExitCode::SUCCESS,
+        [images::WORD, ..] => ExitCode::FAILURE,
         ["run", rest @ ..] => match options(rest) {
             Some((every, only)) => rigs(every, only.as_deref()),
             None => {
@@ -62,9 +79,7 @@ fn options(mut words: &[&str]) -> Option<(usize, Option<String>)> {
 
 fn rigs(every: usize, only: Option<&str>) -> ExitCode {
     let mut table = Table::new();
-    let all: [(&str, fn(usize, &mut Table)); 2] =
-        [("simulated", simulated::run), ("strace", strace::run)];
-    for (name, run) in all {
+    for (name, run) in RIGS {
         if only.is_none_or(|only| only == name) {
             run(every, &mut table);
             table.finished(name);

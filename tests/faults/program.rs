@@ -231,6 +231,12 @@ fn survived(
         // A disk that goes on failing may fail reading as well.
         Err(error) => tell(Event::Failed(Class::of(&error), format!("reading: {error}"))),
     }
+    // A disk that goes on failing cannot be asked.
+    if let Ok(usage) = store.usage()
+        && usage.data_free_bytes != usage.data_bytes.saturating_sub(usage.data_used_bytes)
+    {
+        return bad(tell, "a failed commit keeps its space".to_owned());
+    }
     let poisoned = match store.begin() {
         Ok(_) => false,
         Err(TransactionError::Storage(StorageError::Poisoned)) => true,

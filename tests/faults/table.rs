@@ -10,7 +10,8 @@ const SHOWN: usize = 12;
 ///
 /// Not each `every`-th: runs come in groups, and a multiple of a group's size would miss some kinds.
 pub(crate) fn sampled(number: usize, every: usize) -> bool {
-    (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) % every as u64 == 0
+    let scattered = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+    scattered.is_multiple_of(every as u64)
 }
 
 #[derive(Default)]
