@@ -155,31 +155,51 @@ pub(crate) fn opened(disk: &Arc<dyn Backend>) -> Result<Store, StorageError> {
 }
 
 /// Brings the store to commit `until`, whatever it takes.
+///
+/// Half way the store is closed and opened again: reading it has to stand failing calls as well.
 pub(crate) fn run(
     disk: &Arc<dyn Backend>,
     history: &mut History,
     until: u64,
     tell: &mut dyn FnMut(Event),
 ) {
+    let both = [until - until / 2, until];
+    match both.iter().all(|until| reach(disk, history, *until, tell)) {
+        true => tell(Event::Done),
+        false => tell(Event::GaveUp),
+    }
+}
+
+/// Opens the store until it is at commit `until`. Returns whether it came there.
+fn reach(
+    disk: &Arc<dyn Backend>,
+    history: &mut History,
+    until: u64,
+    tell: &mut dyn FnMut(Event),
+) -> bool {
     for _ in 0..ATTEMPTS {
         match opened(disk) {
             Err(error) => {
                 let error = Error::from(error);
-                tell(Event::Failed(Class::of(&error), error.to_string()));
+                let class = Class::of(&error);
+                tell(Event::Failed(class, error.to_string()));
+                if class == Class::Corrupted {
+                    return bad(tell, "a failing call was taken for damage".to_owned());
+                }
             }
             Ok(store) => {
                 tell(Event::Opened(store.head().0));
-                if go_on(&store, history, until, tell) {
-                    return tell(Event::Done);
+                if went_on(&store, history, until, tell) {
+                    return true;
                 }
             }
         }
     }
-    tell(Event::GaveUp);
+    false
 }
 
 /// Commits until the end, or until the store has to be opened again.
-fn go_on(store: &Store, history: &mut History, until: u64, tell: &mut dyn FnMut(Event)) -> bool {
+fn went_on(store: &Store, history: &mut History, until: u64, tell: &mut dyn FnMut(Event)) -> bool {
     let mut attempts = 0;
     while store.head().0 < until {
         let n = store.head().0 + 1;
