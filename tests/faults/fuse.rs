@@ -29,8 +29,13 @@ const CAP_STEP_BYTES: usize = 60_000;
 const CAPS: usize = 60;
 
 /// How requests fail: the word for the server, and the one for people.
-const WAYS: [(&str, &str); 4] =
-    [("5", "EIO"), ("28", "ENOSPC"), ("4", "EINTR"), ("short", "short")];
+const WAYS: [(&str, &str); 5] = [
+    ("5", "EIO"),
+    ("28", "ENOSPC"),
+    ("4", "EINTR"),
+    ("short", "short"),
+    ("lost", "EIO, data gone"),
+];
 
 /// Runs the table; every `every`-th run only.
 pub(crate) fn run(every: usize, table: &mut Table) {
@@ -54,7 +59,7 @@ pub(crate) fn run(every: usize, table: &mut Table) {
             for (n, (word, way)) in all.filter(|(_, (word, _))| suits(request, word)) {
                 for lasting in ["once", "lasting"] {
                     number += 1;
-                    if lasting == "lasting" && (*word == "4" || *word == "short")
+                    if lasting == "lasting" && matches!(*word, "4" | "short" | "lost")
                         || !sampled(number, every)
                     {
                         continue;
@@ -90,6 +95,7 @@ fn suits(request: &str, way: &str) -> bool {
         // Reading is interrupted by signals only, which kill.
         "4" => matches!(request, "fsync" | "fsyncdir" | "fallocate" | "rename"),
         "short" => request == "write",
+        "lost" => request == "fsync",
         _ => true,
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum How {
     Error(i32),
     /// Half of it is done and reported as done.
     Short,
+    /// A sync fails, and what it should have made durable is gone for readers as well.
+    Lost,
 }
 
 /// Which requests fail.
@@ -129,6 +131,7 @@ impl Lossy {
     pub(crate) fn whole(&mut self, request: &str) -> Answer<()> {
         match self.fate(request) {
             Some(How::Error(errno)) => Err(errno),
+            Some(How::Lost) => Err(libc::EIO),
             Some(How::Short) | None => Ok(()),
         }
     }
@@ -182,7 +185,7 @@ impl Lossy {
         let bytes = match self.fate("write") {
             Some(How::Error(errno)) => return Err(errno),
             Some(How::Short) => &bytes[..bytes.len().div_ceil(2)],
-            None => bytes,
+            Some(How::Lost) | None => bytes,
         };
         let end = offset + bytes.len();
         self.take(inode, offset..end)?;
@@ -229,12 +232,26 @@ impl Lossy {
         Ok(())
     }
 
-    /// Invariant 1.
+    /// Invariant 1, or pages that are dropped from the cache at once, as some file systems do.
     pub(crate) fn sync(&mut self, inode: u64) -> Answer<()> {
-        let fate = self.whole("fsync");
+        let fate = self.fate("fsync");
         let node = self.node_mut(inode)?;
         let dirty = std::mem::take(&mut node.dirty);
-        fate?;
+        match fate {
+            Some(How::Error(errno)) => return Err(errno),
+            Some(How::Lost) => {
+                for page in dirty {
+                    let old = node.durable.get(page * PAGE..).unwrap_or(&[]);
+                    let start = (page * PAGE).min(node.live.len());
+                    let end = (start + PAGE).min(node.live.len());
+                    let kept = old.len().min(end - start);
+                    node.live[start..start + kept].copy_from_slice(&old[..kept]);
+                    node.live[start + kept..end].fill(0);
+                }
+                return Err(libc::EIO);
+            }
+            Some(How::Short) | None => {}
+        }
         node.durable.resize(node.live.len(), 0);
         for page in dirty {
             let start = (page * PAGE).min(node.live.len());

@@ -1,7 +1,8 @@
 //! The lossy file system behind FUSE, in a process of its own, told by lines on standard input.
 //!
 //! ```text
-//! reset | crash | mend | cap BYTES | fail REQUEST N ERRNO|short once|lasting | counts    -> ok ...
+//! reset | crash | mend | cap BYTES | counts
+//! fail REQUEST N ERRNO|short|lost once|lasting                      -> ok, and counts of requests
 //! ```
 //!
 //! `crash` and `reset` unmount and mount again, so that nothing stays in the kernel's caches.
@@ -59,7 +60,11 @@ fn serve(mount_point: &Path) -> io::Result<()> {
             ["fail", request, number, how, lasting] => lock(&lossy).set_fault(Fault {
                 request: (*request).to_owned(),
                 number: number.parse().unwrap_or(1),
-                how: how.parse().map_or(How::Short, How::Error),
+                how: match *how {
+                    "short" => How::Short,
+                    "lost" => How::Lost,
+                    errno => How::Error(errno.parse().unwrap_or(libc::EIO)),
+                },
                 lasting: *lasting == "lasting",
             }),
             _ => {}
