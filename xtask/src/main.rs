@@ -4,6 +4,8 @@
 //! cargo xtask test    check + tests + Python oracle + demo      table in test.rs
 //! cargo xtask check   formatting, lints, documentation, deny    table in check.rs
 //! cargo xtask bench   every bench target, table, docs           bench.rs
+//! cargo xtask faults  failing calls, full and lying disks       faults.rs
+//! cargo xtask kill    processes killed while they commit        kill.rs
 //!                          \ steps.rs runs tables of steps /
 //! ```
 //!
@@ -18,6 +20,8 @@
 
 mod bench;
 mod check;
+mod faults;
+mod kill;
 mod python;
 mod steps;
 mod test;
@@ -38,6 +42,11 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  faults [--every K] [--only simulated|strace|fuse|images]
+                    every call that can fail fails: in the process, below it, on full disks
+                    --every K: one run in K
+  kill [--runs N] [--seed S]
+                    processes killed while they commit, again and again on the same stores
   help              this text
 ";
 
@@ -52,6 +61,14 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => match bench::Options::parse(rest) {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
+        },
+        ["faults", rest @ ..] => match faults::Options::parse(rest) {
+            Ok(options) => faults::run(&workspace, &options),
+            Err(why) => usage(&format!("faults: {why}")),
+        },
+        ["kill", rest @ ..] => match kill::Options::parse(rest) {
+            Ok(options) => kill::run(&workspace, options),
+            Err(why) => usage(&format!("kill: {why}")),
         },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
