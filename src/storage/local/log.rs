@@ -14,8 +14,6 @@
 //! 3. After a failed attempt the file is cut to what it was and the cut is synced before anything
 //!    else is written there: old and new sectors never lie side by side.
 //! 4. A log file is complete up to its last record before the next file exists.
-//! 5. Before the first record of a handle is written, the names of the log files and of the files
-//!    beside the directory `log` are durable: a record is as durable as the way to it.
 //!
 //! # Failure
 //!
@@ -82,8 +80,6 @@ struct Inner {
     allocated_end_bytes: u64,
     // Where the newest checkpoint stands.
     checkpointed: Tail,
-    // Whether the names of the store's files are durable, for all this handle knows.
-    names_durable: bool,
 }
 
 /// The commit log of a store.
@@ -130,7 +126,6 @@ impl Log {
             recent: VecDeque::new(),
             allocated_end_bytes: 0,
             checkpointed: tail,
-            names_durable: false,
         };
         let open = RwLock::new(BTreeMap::new());
         Self { files, store, roll_bytes, inner: Mutex::new(inner), open }
@@ -191,7 +186,6 @@ impl Log {
         if self.files.latch().is_shut() {
             return Err(StorageError::Poisoned);
         }
-        self.settle_names(&mut inner)?;
         let encoded = codec::encode_draft(draft);
         let seal = self.seal(inner.tail.position.file);
         let mut frame = framed(&seal, &inner.tail, draft, &encoded);
@@ -210,17 +204,6 @@ impl Log {
         let after = Tail { tid: draft.tid, position, chain: frame.chain };
         inner.advance(Arc::new(record.clone()), after);
         Ok(record)
-    }
-
-    /// Keeps invariant 5: who created the store or its last log file may have died, or been told
-    /// that it failed, after the file had its name and before the name was durable.
-    fn settle_names(&self, inner: &mut Inner) -> Result<(), StorageError> {
-        if !inner.names_durable {
-            self.sync_names()?;
-            self.files.sync_dir("")?;
-            inner.names_durable = true;
-        }
-        Ok(())
     }
 
     /// Keeps invariant 1.
@@ -539,7 +522,6 @@ impl Log {
             recent: records[first_recent..].iter().cloned().collect(),
             allocated_end_bytes: 0,
             checkpointed: tails[0],
-            names_durable: inner.names_durable,
         };
         drop(inner);
         self.keep_open(pinned);
