@@ -8,7 +8,7 @@ const SHOWN: usize = 12;
 
 /// Whether run `number` belongs to a sample of one in `every`.
 ///
-/// Not each `every`-th: runs come in groups, and a multiple of a group's size would miss some kinds.
+/// Not each `every`-th: runs come in groups, and a multiple of a group's size would miss kinds.
 pub(crate) fn sampled(number: usize, every: usize) -> bool {
     let scattered = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
     scattered.is_multiple_of(every as u64)
