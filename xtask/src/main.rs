@@ -42,7 +42,7 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
-  faults [--every K] [--only simulated|strace|fuse|images]
+  faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
                     every call that can fail fails: in the process, below it, on full disks
                     --every K: one run in K
   kill [--runs N] [--seed S]

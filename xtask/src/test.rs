@@ -28,7 +28,7 @@ use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
 /// Of the runs of each rig of faults, one in so many: a minute in all.
-const FAULTS_EVERY: u32 = 12;
+const FAULTS_EVERY: u32 = 16;
 
 /// `cargo xtask test`; `quick` leaves out what takes longest.
 pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
@@ -41,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         steps::run_command(with_python(tests(workspace), python.get()))
     }));
     if !quick {
-        table.extend(faults::rows(workspace, FAULTS_EVERY));
+        table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
