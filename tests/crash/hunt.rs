@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use zbigarray::storage::backend::simulated::{CrashPoint, Simulated};
@@ -50,6 +50,8 @@ pub(crate) struct Summary {
     /// Points of which every subset of changes was tried.
     pub(crate) exhausted: usize,
     pub(crate) by_depth: [u64; DEPTH_MAX],
+    /// Images that were damaged to see whether it is noticed.
+    pub(crate) damaged: u64,
     pub(crate) time: Duration,
 }
 
@@ -60,6 +62,13 @@ pub(crate) struct Failure {
     /// Arguments that lead to it.
     pub(crate) arguments: String,
     pub(crate) what: String,
+}
+
+/// What all threads count in.
+#[derive(Clone, Copy)]
+struct Tally<'a> {
+    counts: &'a Counts,
+    damaged: &'a AtomicU64,
 }
 
 /// A program that ran, and what a crash at each of its points may leave.
@@ -109,9 +118,11 @@ fn workload(seed: u64, number: u64) -> Result<Workload, String> {
 pub(crate) fn hunt(options: &Options) -> Result<Summary, Failure> {
     let started = Instant::now();
     let counts = Counts::default();
+    let damaged = AtomicU64::new(0);
+    let tally = Tally { counts: &counts, damaged: &damaged };
     if let Some([workload, ..]) = options.only {
         let workloads = vec![(workload, prepared(options, workload)?)];
-        return only(options, &workloads[0].1, &counts, started);
+        return only(options, &workloads[0].1, tally, started);
     }
     let count = WORKLOADS_MIN.max(options.images / IMAGES_OF_A_WORKLOAD);
     let workloads: Vec<Workload> =
@@ -132,7 +143,7 @@ pub(crate) fn hunt(options: &Options) -> Result<Summary, Failure> {
             let (number, point) = points[job % points.len()];
             let image = (job / points.len()) as u64;
             let id = [number as u64, point as u64, image];
-            if let Err(what) = examine(options, &workloads[number], id, &counts) {
+            if let Err(what) = examine(options, &workloads[number], id, tally) {
                 stop.store(true, Ordering::Relaxed);
                 let arguments = arguments(options, id);
                 let failed = Failure { images: counts.total(), arguments, what };
@@ -160,6 +171,7 @@ pub(crate) fn hunt(options: &Options) -> Result<Summary, Failure> {
         points: points.len(),
         exhausted: points.iter().enumerate().filter(|point| is_exhausted(*point)).count(),
         by_depth: counts.by_depth(),
+        damaged: damaged.load(Ordering::Relaxed),
         time: started.elapsed(),
     })
 }
@@ -181,12 +193,13 @@ fn examine(
     options: &Options,
     workload: &Workload,
     id: [u64; 3],
-    counts: &Counts,
+    tally: Tally<'_>,
 ) -> Result<(), String> {
     let (point, phase) = &workload.points[usize::try_from(id[1]).unwrap()];
     let mut dice = Dice::new(&[options.seed, id[0], id[1], id[2]]);
     let disk = image(point, id[2], &mut dice);
-    let examiner = Examiner { options: &workload.options, depth: options.depth, counts };
+    let (depth, Tally { counts, damaged }) = (options.depth, tally);
+    let examiner = Examiner { options: &workload.options, depth, counts, damaged };
     caught(|| match &workload.plain {
         Some(plain) if phase.exists && dice.once_in(32) => {
             arrays::examine(&disk, plain);
@@ -199,7 +212,7 @@ fn examine(
 fn only(
     options: &Options,
     workload: &Workload,
-    counts: &Counts,
+    tally: Tally<'_>,
     started: Instant,
 ) -> Result<Summary, Failure> {
     let id = options.only.unwrap_or_default();
@@ -215,8 +228,9 @@ fn only(
             println!("  may survive: {number} {}", crate::shown(change));
         }
     }
-    let result = examine(options, workload, id, counts);
+    let result = examine(options, workload, id, tally);
     result.map_err(|what| Failure { images: 1, arguments: arguments(options, id), what })?;
-    let (by_depth, time) = (counts.by_depth(), started.elapsed());
-    Ok(Summary { workloads: 1, points: 1, exhausted: 0, by_depth, time })
+    let (by_depth, time) = (tally.counts.by_depth(), started.elapsed());
+    let damaged = tally.damaged.load(Ordering::Relaxed);
+    Ok(Summary { workloads: 1, points: 1, exhausted: 0, by_depth, damaged, time })
 }

@@ -20,6 +20,7 @@
 )]
 
 mod arrays;
+mod damage;
 mod dice;
 mod draft;
 mod hunt;
@@ -51,13 +52,71 @@ fn main() -> ExitCode {
     if words.first() != Some(&"enumerate") {
         return as_test(&words, &options);
     }
-    match parse(&words[1..], &mut options) {
-        Ok(()) => run(&options),
+    let (mut bug, mut rest) = (None, words[1..].to_vec());
+    if let Some(at) = rest.iter().position(|word| *word == "--bugs") {
+        rest.remove(at);
+        bug = Some("");
+    }
+    if let Some(at) = rest.iter().position(|word| *word == "--bug") {
+        bug = rest.drain(at..(at + 2).min(rest.len())).nth(1).or(Some(""));
+    }
+    let parsed = parse(&rest, &mut options);
+    match parsed
+        .and_then(|()| bug.map_or_else(|| Ok(run(&options)), |name| hunt_bugs(name, &options)))
+    {
+        Ok(status) => status,
         Err(why) => {
             eprintln!("crash: {why}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Plants each bug whose name contains `name` and prints how many images it took to find it.
+#[cfg(feature = "planted-bugs")]
+fn hunt_bugs(name: &str, options: &Options) -> Result<ExitCode, String> {
+    use zbigarray::storage::planted::{ALL, plant};
+    const IMAGES_MAX: u64 = 10_000;
+    hunt::silence_panics();
+    let wanted: Vec<_> =
+        ALL.iter().filter(|(bug, _)| name.is_empty() || format!("{bug:?}") == name).collect();
+    if wanted.is_empty() {
+        return Err(format!("there is no bug `{name}`"));
+    }
+    let started = Instant::now();
+    let (mut survived, mut most) = (0, 0);
+    println!("| planted bug | what it breaks | images until found | found as |");
+    println!("|---|---|--:|---|");
+    for &&(bug, breaks) in &wanted {
+        plant(Some(bug));
+        let result =
+            hunt::hunt(&Options { images: options.images.min(IMAGES_MAX), ..options.clone() });
+        plant(None);
+        let (images, what) = match result {
+            Ok(_) => {
+                survived += 1;
+                ("**survived**".to_owned(), String::new())
+            }
+            Err(Failure { images, what, arguments }) => {
+                most = most.max(images);
+                if !name.is_empty() {
+                    println!("cargo xtask crash --bug {name} {arguments}");
+                }
+                (images.to_string(), what)
+            }
+        };
+        let what: String = what.replace('|', "/").chars().take(110).collect();
+        println!("| `{bug:?}` | {breaks} | {images} | {what} |");
+    }
+    let time = started.elapsed().as_secs_f64();
+    let (count, found) = (wanted.len(), wanted.len() - survived);
+    println!("crash: {found} of {count} planted bugs found, at most {most} images, {time:.1} s");
+    Ok(if survived == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn hunt_bugs(_name: &str, _options: &Options) -> Result<ExitCode, String> {
+    Err("bugs are planted only in a build with the feature `planted-bugs`".to_owned())
 }
 
 /// Behaves as a test program with one test does.
@@ -114,14 +173,14 @@ fn run(options: &Options) -> ExitCode {
 }
 
 fn told(summary: &Summary) -> String {
-    let Summary { workloads, points, exhausted, by_depth, time } = summary;
+    let Summary { workloads, points, exhausted, by_depth, damaged, time } = summary;
     let images: u64 = by_depth.iter().sum();
     let levels: Vec<String> =
         by_depth.iter().take_while(|count| **count > 0).map(ToString::to_string).collect();
     let rate = images as f64 / time.as_secs_f64();
     format!(
         "{workloads} workloads, {points} crash points, all subsets at {exhausted}; {images} images \
-         in {:.1} s, {rate:.0}/s; by crashes in a row: {}",
+         in {:.1} s, {rate:.0}/s; by crashes in a row: {}; {damaged} damaged and noticed",
         time.as_secs_f64(),
         levels.join(", ")
     )

@@ -84,6 +84,8 @@ pub(crate) struct Program {
     fails: bool,
     // The first call that fails.
     fails_at: usize,
+    // Whether a commit was neither done nor refused.
+    unknown: bool,
 }
 
 impl Program {
@@ -146,6 +148,7 @@ impl Program {
             dies_at: None,
             fails: false,
             fails_at: 0,
+            unknown: false,
         }
     }
 
@@ -194,7 +197,7 @@ impl Program {
         }
         self.fails = false;
         self.disk.set_fault(None);
-        if self.dies_at.take().is_some() || self.engine().is_poisoned() {
+        if self.dies_at.take().is_some() || self.unknown || self.engine().is_poisoned() {
             self.restart()?;
         }
         Ok(())
@@ -244,7 +247,7 @@ impl Program {
         if self.is_dead() {
             return self.restart();
         }
-        if self.fails && self.engine().is_poisoned() {
+        if self.fails && (self.unknown || self.engine().is_poisoned()) {
             self.disk.set_fault(None);
             // A program that does not look goes on: whatever it is told must be true.
             for _ in 0..2 {
@@ -263,6 +266,7 @@ impl Program {
     /// The process ends, in whatever way, and another one opens the store.
     fn restart(&mut self) -> Result<(), String> {
         (self.engine, self.waiting, self.dies_at, self.fails) = (None, None, None, false);
+        self.unknown = false;
         self.pins.clear();
         let phase = self.story.at(self.disk.changes_count() + 1).clone();
         self.story.note(self.disk.changes_count() + 1, phase.clone());
@@ -408,7 +412,10 @@ impl Program {
                 }
                 if self.engine().wants_checkpoint() { self.checkpoint() } else { Ok(()) }
             }
-            Done::Unknown(error) => self.expect_fault("commit", &error),
+            Done::Unknown(error) => {
+                self.unknown = true;
+                self.expect_fault("commit", &error)
+            }
             Done::Failed(error) => {
                 let was_packed = is_late && matches!(error, StorageError::Packed { .. });
                 if !was_packed {

@@ -9,6 +9,7 @@ use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
 use zbigarray::storage::state::State;
 use zbigarray::units::Tid;
 
+use crate::damage;
 use crate::dice::Dice;
 use crate::image::image;
 use crate::program::{Flavor, Program, backend};
@@ -37,6 +38,8 @@ pub(crate) struct Examiner<'a> {
     pub(crate) options: &'a LocalOptions,
     /// Most crashes one after the other.
     pub(crate) depth: usize,
+    /// Bytes that were damaged to see whether it is noticed.
+    pub(crate) damaged: &'a AtomicU64,
     pub(crate) counts: &'a Counts,
 }
 
@@ -65,6 +68,10 @@ impl Examiner<'_> {
             engine.check(true, &mut |_, _| {}).map_err(|error| format!("check: {error}"))?;
         if let Some(damage) = report.damage.first() {
             return Err(format!("check: {damage}"));
+        }
+        if dice.once_in(6) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+            return damage::is_noticed(disk, (&engine, &head), phase, self.options, dice);
         }
         if depth + 1 < self.depth && dice.once_in(3) {
             return self.go_on(disk, (engine, head), (phase, recovered), depth, dice);

@@ -18,6 +18,7 @@
 
 mod bench;
 mod check;
+mod crash;
 mod python;
 mod steps;
 mod test;
@@ -38,6 +39,9 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
+                    power cuts at every change of the disk, in release mode
+                    --bugs: every planted bug must be found; --bug: this one
   help              this text
 ";
 
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
         },
+        ["crash", rest @ ..] => crash::run(&workspace, rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
