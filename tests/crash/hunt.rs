@@ -26,9 +26,9 @@ use crate::program::{Flavor, Program, limits};
 use crate::story::Phase;
 use crate::verify::{Counts, DEPTH_MAX, Examiner};
 
-const WORKLOADS_MIN: u64 = 10;
+const WORKLOADS_MIN: u64 = 20;
 /// Every so many images there is one more workload.
-const IMAGES_OF_A_WORKLOAD: u64 = 2_000;
+const IMAGES_OF_A_WORKLOAD: u64 = 1_000;
 const ENGINE_STEPS: usize = 24;
 const ARRAY_STEPS: usize = 40;
 
@@ -121,8 +121,7 @@ pub(crate) fn hunt(options: &Options) -> Result<Summary, Failure> {
     let damaged = AtomicU64::new(0);
     let tally = Tally { counts: &counts, damaged: &damaged };
     if let Some([workload, ..]) = options.only {
-        let workloads = vec![(workload, prepared(options, workload)?)];
-        return only(options, &workloads[0].1, tally, started);
+        return only(options, &prepared(options, workload)?, tally, started);
     }
     let count = WORKLOADS_MIN.max(options.images / IMAGES_OF_A_WORKLOAD);
     let workloads: Vec<Workload> =

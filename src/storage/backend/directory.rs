@@ -50,15 +50,15 @@ impl Backend for Directory {
     }
 
     fn create_root(&self) -> io::Result<()> {
-        let existed = match fs::create_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
-            other => other.map(|()| false)?,
+        let is_new = match fs::create_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            other => other.map(|()| true)?,
         };
         let Some(parent) = self.root.parent() else { return Ok(()) };
         match sync_directory(parent) {
-            // Somebody else's directory is theirs to make durable.
-            Err(error) if existed && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            // Also if it was there: who created it may have died before its name was durable.
+            // Who may use a directory need not be able to read the one above it.
+            Err(error) if !is_new && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            // Also for a directory that was there: who made it may not have made it durable.
             other => other,
         }
     }
@@ -118,10 +118,12 @@ impl Backend for Directory {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
+    let directory = File::open(path)?;
+    // Not `File::sync_all`, which repeats a sync that was interrupted: see `sync_data`.
+    match unistd::fsync(&directory) {
         // The answer of file systems whose directories are always as durable as they get.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        other => other,
+        Err(Errno::EINVAL) => Ok(()),
+        other => other.map_err(io::Error::from),
     }
 }
 
