@@ -62,6 +62,8 @@ pub enum Bug {
     TailNotCut,
     /// The cut of a torn record is not synced.
     CutNotSynced,
+    /// Opening trusts that the end of the log is durable.
+    EndTrusted,
     /// Opening cuts the record before the torn one, too.
     CutTooMuch,
     /// A record of which sectors are missing is taken for whole.
@@ -84,6 +86,9 @@ pub enum Bug {
 pub(crate) const fn planted(_bug: Bug) -> bool {
     false
 }
+
+#[cfg(not(feature = "planted-bugs"))]
+const _: () = assert!(!planted(Bug::DataNotSynced), "decided by the compiler");
 
 #[cfg(feature = "planted-bugs")]
 pub(crate) use switch::planted;
@@ -134,6 +139,7 @@ mod switch {
         (Bug::LastRecordNotSettled, "opening does not sync the last record"),
         (Bug::TailNotCut, "a torn tail is not cut"),
         (Bug::CutNotSynced, "the cut of a torn tail is not synced"),
+        (Bug::EndTrusted, "opening trusts that an earlier cut is durable"),
         (Bug::CutTooMuch, "the record before a torn tail is cut, too"),
         (Bug::TornTailAccepted, "a torn record is taken for whole"),
         (Bug::TornInlineAccepted, "torn inline pages are taken for whole"),

@@ -95,7 +95,8 @@ impl Extents {
             files,
             cap_pages,
             inner: Mutex::new(inner),
-            dirty: Mutex::default(),
+            // Who created the files that are there may have died before their names were durable.
+            dirty: Mutex::new(Dirty { names: !planted(Bug::DataNameTrusted), ..Dirty::default() }),
             syncing: Mutex::new(()),
             open: RwLock::new(BTreeMap::new()),
         }
@@ -117,14 +118,14 @@ impl Extents {
         }
         let mut open = self.open.write();
         let path = data_path(number);
-        let found = self.files.try_open(&path, self.files.access())?;
-        let existed = found.is_some();
-        let file = match found {
+        let file = match self.files.try_open(&path, self.files.access())? {
             Some(file) => file,
-            None => self.files.create(&path)?,
+            None => {
+                let file = self.files.create(&path)?;
+                self.dirty.lock().names = true;
+                file
+            }
         };
-        // Also a file that was there: who created it may have died before its name was durable.
-        self.dirty.lock().names = !(existed && planted(Bug::DataNameTrusted));
         Ok(open.entry(number).or_insert(file).clone())
     }
 

@@ -201,6 +201,7 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
             Step::End(end) => {
                 let Some((before, old, record, after)) = held else {
                     log.take_in_end(end);
+                    settle_end(log, &end)?;
                     return Ok(state);
                 };
                 match log.step(&before, chain.last, !planted(Bug::TornInlineAccepted))? {
@@ -208,6 +209,9 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
                         log.take_in(&record, after);
                         log.take_in_end(end);
                         settle(log, &before, &after)?;
+                        if end.position.file != after.position.file {
+                            settle_end(log, &end)?;
+                        }
                         return Ok(state);
                     }
                     Step::Broken { damage: Some(damage), .. } => return Err(damage),
@@ -281,6 +285,15 @@ fn settle(log: &Log, before: &Tail, after: &Tail) -> Result<(), StorageError> {
     let start = if before.position.file == after.position.file { before.position.page } else { 1 };
     write_again(&file, start, after.position.page)?;
     file.sync()
+}
+
+/// Makes the end of the log durable: whoever cut it there may have died before its sync, and new
+/// sectors must not meet old ones.
+fn settle_end(log: &Log, end: &Tail) -> Result<(), StorageError> {
+    if !log.is_writable() || planted(Bug::EndTrusted) {
+        return Ok(());
+    }
+    log.file(end.position.file)?.sync()
 }
 
 fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {
