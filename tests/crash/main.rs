@@ -39,6 +39,7 @@ use std::time::Instant;
 use zbigarray::storage::backend::simulated::Change;
 
 use hunt::{Failure, Options, Summary};
+use program::WANTED;
 
 /// Images of the short run.
 const SHORT: u64 = 1_500;
@@ -162,7 +163,13 @@ fn run(options: &Options) -> ExitCode {
     match hunt::hunt(options) {
         Ok(summary) => {
             println!("crash: {}", told(&summary));
-            ExitCode::SUCCESS
+            let missing: Vec<_> =
+                WANTED.iter().filter(|event| !summary.events.contains_key(*event)).collect();
+            if options.only.is_some() || missing.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            println!("crash: FAILED: no program did this: {missing:?}");
+            ExitCode::FAILURE
         }
         Err(Failure { images, arguments, what }) => {
             println!("crash: FAILED after {images} images: {what}");
@@ -173,16 +180,20 @@ fn run(options: &Options) -> ExitCode {
 }
 
 fn told(summary: &Summary) -> String {
-    let Summary { workloads, points, exhausted, by_depth, damaged, time } = summary;
+    let Summary { workloads, points, exhausted, by_depth, damaged, events, time } = summary;
+    let events: Vec<String> =
+        events.iter().map(|(event, count)| format!("{event} {count}")).collect();
     let images: u64 = by_depth.iter().sum();
     let levels: Vec<String> =
         by_depth.iter().take_while(|count| **count > 0).map(ToString::to_string).collect();
     let rate = images as f64 / time.as_secs_f64();
     format!(
         "{workloads} workloads, {points} crash points, all subsets at {exhausted}; {images} images \
-         in {:.1} s, {rate:.0}/s; by crashes in a row: {}; {damaged} damaged and noticed",
+         in {:.1} s, {rate:.0}/s; by crashes in a row: {}; {damaged} damaged and noticed\n\
+         crash: programs did: {}",
         time.as_secs_f64(),
-        levels.join(", ")
+        levels.join(", "),
+        events.join(", ")
     )
 }
 
