@@ -20,6 +20,7 @@
 
 mod bench;
 mod check;
+mod crash;
 mod faults;
 mod kill;
 mod python;
@@ -42,6 +43,9 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
+                    power cuts at every change of the disk, in release mode
+                    --bugs: every planted bug must be found; --bug: this one
   faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
                     every call that can fail fails: in the process, below it, on full disks
                     --every K: one run in K
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
         },
+        ["crash", rest @ ..] => crash::run(&workspace, rest),
         ["faults", rest @ ..] => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&workspace, &options),
             Err(why) => usage(&format!("faults: {why}")),

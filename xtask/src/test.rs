@@ -21,6 +21,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
+use crate::crash;
 use crate::faults;
 use crate::kill;
 use crate::python::{self, Python};
@@ -47,6 +48,10 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));
         table.push(Step::new("real data against NumPy", || real_data(workspace, python.get())));
+    }
+    if !quick {
+        table.push(Step::command("crashes, 20,000 images", crash::command(workspace, &[])));
+        table.push(Step::command("planted bugs", crash::command(workspace, &["--bugs"])));
     }
     steps::run_all(table)
 }
