@@ -87,6 +87,9 @@ pub trait BlobStore: Send + Sync {
     /// [`StorageError`] if they cannot be read in full.
     fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError>;
 
+    /// Where `place` is, for people: a file and a byte of it.
+    fn describe(&self, place: Place) -> String;
+
     /// The file to map for an extent at `place`; `None` if the engine's blobs cannot be mapped.
     ///
     /// # Errors
@@ -261,15 +264,20 @@ pub fn unit_sum(
 ///
 /// [`StorageError::Checksum`] naming the place, or the read's own error.
 pub fn check_unit(blobs: &dyn BlobStore, extent: &Extent, unit: u32) -> Result<(), StorageError> {
-    require_sum(extent, unit, unit_sum(blobs, extent, unit, &mut |_, _| {})?)
+    require_sum(blobs, extent, unit, unit_sum(blobs, extent, unit, &mut |_, _| {})?)
 }
 
-fn require_sum(extent: &Extent, unit: u32, sum: u32) -> Result<(), StorageError> {
+fn require_sum(
+    blobs: &dyn BlobStore,
+    extent: &Extent,
+    unit: u32,
+    sum: u32,
+) -> Result<(), StorageError> {
     let (whole, expected) = (extent.unit(unit), extent.sums()[unit as usize]);
     if sum == expected {
         return Ok(());
     }
-    let place = extent.place().after(u64::from(whole.start));
+    let place = blobs.describe(extent.place().after(u64::from(whole.start)));
     Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum })
 }
 
@@ -311,7 +319,7 @@ pub fn read_checked(
                 }
             })?
         };
-        require_sum(extent, unit, sum)?;
+        require_sum(blobs, extent, unit, sum)?;
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, IN_LOG, Place, Segment, Source};
 use crate::storage::index::PageMap;
+use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
 use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, Tid};
 
@@ -257,10 +258,11 @@ pub(super) fn newest(
     let mut usable = None;
     for tid in tids.rev() {
         let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };
-        if checkpoint.header.chain_first != chain.first {
+        if checkpoint.header.chain_first != chain.first && !planted(Bug::StaleCheckpointUsed) {
             leftovers.push(checkpoint_path(tid));
         } else if usable.is_none()
-            && (chain.first..=chain.last).contains(&checkpoint.tail().position.file)
+            && (planted(Bug::StaleCheckpointUsed)
+                || (chain.first..=chain.last).contains(&checkpoint.tail().position.file))
         {
             usable = Some(checkpoint);
         }
@@ -283,13 +285,13 @@ pub(super) fn write(
 ) -> Result<Checkpoint, StorageError> {
     let files = files.aside();
     let temporary = format!("checkpoint/.tmp-{:020}", tail.tid.0);
-    let written = write_aside(&files, store, state, tail, chain_first, &temporary);
+    let written = write_aside(&files, store, state, tail, chain_first, &temporary)
+        .and_then(|()| files.rename(&temporary, &checkpoint_path(tail.tid)));
     if let Err(error) = written {
         // The disk may be full: what is left of the attempt must not fill it.
         let _ = files.aside().remove(&temporary);
         return Err(error);
     }
-    files.rename(&temporary, &checkpoint_path(tail.tid))?;
     files.sync_dir("checkpoint")?;
     Checkpoint::open(&files, store, tail.tid)
 }
@@ -335,7 +337,7 @@ fn write_aside(
     let file = files.create(path)?;
     file.allocate(0, offset, Growth::KeepLen)?;
     file.write_at(&[&header, &segments, &sums, &catalog.0, &space.0, &directory], 0)?;
-    file.sync()
+    if planted(Bug::CheckpointNamedUnsynced) { Ok(()) } else { file.sync() }
 }
 
 /// Deletes all checkpoints but the newest two.

@@ -44,6 +44,7 @@ use super::engine::{
     Allocation, BlobStore, CommitLog, Engine, ExtentFile, Packed, UnnamedFile, Usage,
 };
 use super::extent::{IN_LOG, Place};
+use super::planted::{Bug, planted};
 use super::record::{Draft, DraftSource, Record};
 use super::state::State;
 use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, Tid};
@@ -105,8 +106,27 @@ pub struct LocalEngine {
     extents: Extents,
     // The newest checkpoint.
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
-    // Holds the locks of invariant 1.
-    shared: Option<StoreFile>,
+    locks: Option<Locks>,
+}
+
+/// Holds the locks of invariant 1.
+///
+/// They belong to the open file, which a child of fork shares, if only until it starts a program:
+/// so they are given back by name when the engine goes, and by nobody but the process that took
+/// them.
+struct Locks {
+    shared: StoreFile,
+    process: u32,
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            // Giving a lock back does not fail; if it did, closing the file gives it back.
+            let _ = self.shared.try_lock(WRITER_BYTE, ByteLock::None);
+            let _ = self.shared.try_lock(READERS_BYTE, ByteLock::None);
+        }
+    }
 }
 
 impl LocalEngine {
@@ -158,7 +178,8 @@ impl LocalEngine {
     ) -> Result<(Self, State), StorageError> {
         let files = Files::new(Arc::clone(backend), mode == Mode::ReadWrite);
         let format = Format::read(&files)?;
-        let shared = lock(&files)?;
+        let process = std::process::id();
+        let locks = lock(&files)?.map(|shared| Locks { shared, process });
         let store = *format.uuid.as_bytes();
         let found = recovery::recover(&files, &store, options)?;
         let log = Arc::new(found.log);
@@ -170,7 +191,7 @@ impl LocalEngine {
             files,
             format,
             log,
-            shared,
+            locks,
         };
         if let Some(checkpoint) = found.checkpoint {
             engine.adopt(checkpoint);
@@ -282,6 +303,15 @@ fn lock(files: &Files) -> Result<Option<StoreFile>, StorageError> {
     locked("another process packs it; try again later")
 }
 
+/// Where `place` is, for people.
+fn location(place: Place) -> String {
+    let path = match place.in_log() {
+        true => log_header::log_path(place.file & !IN_LOG),
+        false => extents::data_path(place.file),
+    };
+    format!("{path} at byte {}", place.page.saturating_mul(PAGE_BYTES))
+}
+
 /// `n` as an index; what does not fit cannot be indexed either.
 fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
@@ -304,12 +334,16 @@ impl BlobStore for LocalEngine {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.require_writable()?;
-        self.extents.sync()
+        if planted(Bug::RecordBeforeData) { Ok(()) } else { self.extents.sync() }
     }
 
     fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
         let offset = place.page.saturating_mul(PAGE_BYTES).saturating_add(offset_bytes);
         self.file_at(place)?.read_exact_at(bytes, offset)
+    }
+
+    fn describe(&self, place: Place) -> String {
+        location(place)
     }
 
     fn file_of(&self, place: Place, pages: u64) -> Result<Option<ExtentFile>, StorageError> {
@@ -368,6 +402,9 @@ impl CommitLog for LocalEngine {
         self.extents.admit(stored.clone())?;
         self.log.admit(stored)?;
         let record = self.log.append(draft)?;
+        if planted(Bug::RecordBeforeData) {
+            self.extents.sync()?;
+        }
         self.extents.commit(&record);
         Ok(record)
     }
