@@ -24,11 +24,11 @@ pub mod simulated;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use directory::Directory;
 
 use super::StorageError;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, Session};
 use super::snapshot::{Pin, Pins};
@@ -29,6 +27,7 @@ use crate::storage::engine::{Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
+use crate::sync::{Mutex, RwLock};
 use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
 use crate::vm::VmaBudget;
 

@@ -16,8 +16,6 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, HoleContent, Session};
 use super::snapshot::Pin;
@@ -29,6 +27,7 @@ use crate::storage::StorageError;
 use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
 use crate::storage::engine::read_checked;
 use crate::storage::extent::{Segment, Source};
+use crate::sync::{Mutex, MutexGuard};
 use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
 use crate::vm::MapError;
 

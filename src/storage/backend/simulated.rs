@@ -23,10 +23,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use parking_lot::Mutex;
 
 use super::directory::RealFile;
 use super::{Access, Backend, BackendFile, ByteLock, Growth};
+use crate::sync::Mutex;
 
 /// Bytes that a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;

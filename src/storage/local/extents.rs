@@ -20,8 +20,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Mutex, RwLock};
-
 use super::free_space::{FreeSpace, Granted, Ranges};
 use crate::storage::StorageError;
 use crate::storage::backend::{Files, Growth, StoreFile};
@@ -29,6 +27,7 @@ use crate::storage::engine::Allocation;
 use crate::storage::extent::{IN_LOG, Place};
 use crate::storage::record::Record;
 use crate::storage::{extent::Source, state::Space};
+use crate::sync::{Mutex, RwLock};
 use crate::units::PAGE_BYTES;
 
 /// Data files grow in multiples of this, the size of a huge page.
