@@ -436,6 +436,8 @@ impl Shared {
 
     /// Space that was kept for snapshots which are gone becomes free.
     pub(super) fn unpinned(&self) {
+        // No pack may come in between: a snapshot that it keeps space for would not be in the list.
+        let _no_pack = self.head.read();
         // An error leaves the space taken until the next pack or open.
         let _ = self.engine.unpin(&self.pins.states());
     }

@@ -22,11 +22,13 @@ mod threads;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, Runner};
 
-use threads::{World, housekeeping, large_writer, reader, writer};
+use threads::{World, beginner, housekeeping, large_writer, packer, reader, writer};
 
 /// Most changes of the running thread that PCT makes besides those the locks force.
 const PCT_DEPTH: usize = 4;
@@ -46,8 +48,24 @@ fn config() -> Config {
     config
 }
 
+/// Says which schedule failed.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("schedule {} failed", self.0.load(Ordering::Relaxed));
+        }
+    }
+}
+
 fn run(scheduler: impl Scheduler + 'static, test: fn()) {
-    Runner::new(scheduler, config()).run(test);
+    let counted = Counted(Arc::default());
+    let count = Arc::clone(&counted.0);
+    Runner::new(scheduler, config()).run(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        test();
+    });
 }
 
 /// Half of the schedules by dice, half by PCT; or one that failed before.
@@ -68,6 +86,11 @@ fn snapshots_are_commits_and_the_first_committer_wins() {
 #[test]
 fn pack_and_checkpoints_take_nothing_that_is_looked_at() {
     explore(|| World::new().run(&[writer, reader, reader, housekeeping]));
+}
+
+#[test]
+fn a_pack_between_any_two_steps_of_a_begin_takes_nothing_away() {
+    explore(|| World::new().run(&[beginner, reader, packer]));
 }
 
 #[test]

@@ -203,6 +203,31 @@ pub(crate) fn large_writer(world: &World) {
     }
 }
 
+/// Commits and then forgets everything before.
+pub(crate) fn packer(world: &World) {
+    for _ in 0..STEPS {
+        let mut transaction = world.begin_writing();
+        let values = write(world, &transaction, &some_pages());
+        if one_in(2) {
+            transaction.savepoint().unwrap();
+        }
+        commit(world, transaction, values);
+        world.store.pack(Keep::Head).unwrap();
+    }
+}
+
+/// Begins and ends, now and then after writing to data files.
+pub(crate) fn beginner(world: &World) {
+    for _ in 0..STEPS {
+        let mut transaction = world.begin_writing();
+        if one_in(2) {
+            write(world, &transaction, &some_pages());
+            transaction.savepoint().unwrap();
+        }
+        transaction.abort();
+    }
+}
+
 /// Looks at the head and at old commits, twice each.
 pub(crate) fn reader(world: &World) {
     for _ in 0..STEPS {
