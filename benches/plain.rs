@@ -11,13 +11,11 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use memmap2::{MmapMut, MmapOptions};
 use zbigarray::array::cast::{as_bytes, from_bytes, from_bytes_mut};
-use zbigarray::units::{PAGE_BYTES, PageRange};
-use zbigarray::vm::{Access, Advice, Content, Mapping, Run, VmaBudget};
 
 /// Result of a bench target.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -71,30 +69,25 @@ pub(crate) fn write_file(path: &Path, blocks: usize) -> Outcome<File> {
     Ok(file)
 }
 
-/// A file mapped in one piece, copy-on-write.
-pub(crate) struct PlainMap {
-    mapping: Mapping,
-    all: PageRange,
-}
+/// A file mapped in one piece, copy-on-write, by code that is not ours.
+pub(crate) struct PlainMap(MmapMut);
 
 impl PlainMap {
     /// Maps the first `bytes` bytes of `file`.
     pub(crate) fn of(file: &File, bytes: u64) -> Outcome<Self> {
-        let all = PageRange::new(0, bytes / PAGE_BYTES);
-        let budget = VmaBudget::process();
-        let mut mapping = Mapping::new(all.count(), Access::CopyOnWrite, Advice::Normal, budget)?;
-        let content = Content::File { file: file.as_fd(), offset_bytes: 0 };
-        mapping.place(&[Run { at: all, content }])?;
-        Ok(Self { mapping, all })
+        let mut options = MmapOptions::new();
+        options.len(usize::try_from(bytes)?).no_reserve_swap();
+        // SAFETY: the file lies in a directory of this program's own and is written no more.
+        Ok(Self(unsafe { options.map_copy(file) }?))
     }
 
     /// The numbers in it.
     pub(crate) fn values(&self) -> &[f64] {
-        from_bytes(self.mapping.bytes(self.all)).unwrap_or_default()
+        from_bytes(&self.0).unwrap_or_default()
     }
 
     /// The numbers in it, to be changed.
     pub(crate) fn values_mut(&mut self) -> &mut [f64] {
-        from_bytes_mut(self.mapping.bytes_mut(self.all)).unwrap_or_default()
+        from_bytes_mut(&mut self.0).unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Mutex;
 
 use ndarray::Ix1;
 use zbigarray::{ArrayOptions, CreateOptions, Index, Store};
@@ -10,8 +11,44 @@ use zbigarray::{ArrayOptions, CreateOptions, Index, Store};
 const BLOCK: u64 = 64 << 10;
 const BLOCKS: u64 = 10_000;
 
+/// One test after the other: they count the mappings of the process.
+static PROCESS: Mutex<()> = Mutex::new(());
+
+fn mappings_count() -> usize {
+    fs::read_to_string("/proc/self/maps").unwrap().lines().count()
+}
+
+#[test]
+fn a_transaction_lets_go_of_arrays_without_handle_and_keeps_what_was_stored_in_them() {
+    let _alone = PROCESS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+    let transaction = store.begin().unwrap();
+    let kept = transaction.create::<u8, Ix1>("kept", &[10]).unwrap();
+    let view = kept.view().unwrap();
+    let mut most = 0;
+    for at in 0..9_000u64 {
+        let mut array = transaction.create::<u64, Ix1>(&format!("a{at}"), &[10]).unwrap();
+        array.view_mut().unwrap()[3] = at;
+        if at % 100 == 0 {
+            most = mappings_count().max(most);
+        }
+    }
+    // Each of them takes two at least, and all of them together may take 16,000.
+    assert!(most < 12_000, "{most}");
+    assert_eq!(view.sum(), 0, "a view that is alive stays mapped");
+    drop(kept);
+    transaction.commit().unwrap();
+    let reader = store.begin_read();
+    for at in (0..9_000u64).step_by(7) {
+        let array = reader.open::<u64, Ix1>(&format!("a{at}")).unwrap();
+        assert_eq!(array.view().unwrap().to_vec(), [0, 0, 0, at, 0, 0, 0, 0, 0, 0]);
+    }
+}
+
 #[test]
 fn an_array_in_more_pieces_than_there_are_mappings_is_one_view_all_the_same() {
+    let _alone = PROCESS.lock();
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
     let transaction = store.begin().unwrap();
@@ -36,7 +73,7 @@ fn an_array_in_more_pieces_than_there_are_mappings_is_one_view_all_the_same() {
     let transaction = store.begin_read();
     let array = transaction.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
-    let mappings = fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let mappings = mappings_count();
     assert!(mappings < 10_000, "{mappings}");
     for (&at, &value) in &expected {
         assert_eq!(view[at], value, "element {at}");

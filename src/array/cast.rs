@@ -24,8 +24,8 @@ use super::dtype::{Dtype, Kind};
 use super::element::{Bool, Bytes};
 use super::index::Selection;
 use ndarray::{
-    ArrayView, ArrayViewMut, Axis, Dim, IxDyn, IxDynImpl, MathCell, RawArrayView, RawArrayViewMut,
-    ShapeBuilder, StrideShape,
+    ArrayD, ArrayView, ArrayViewMut, Axis, Dimension, IxDyn, MathCell, RawArrayView,
+    RawArrayViewMut, RemoveAxis, ShapeBuilder, StrideShape,
 };
 use num_complex::Complex;
 use std::ptr::NonNull;
@@ -197,6 +197,24 @@ pub fn from_bytes_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     Some(unsafe { slice::from_raw_parts_mut(at, count) })
 }
 
+/// As many elements as `shape` says, in C order, all of whose bytes are 0.
+///
+/// # Errors
+///
+/// [`CastError::TooLarge`] if there is not so much memory.
+pub fn zeroed<T: Element>(shape: &[u64]) -> Result<ArrayD<T>, CastError> {
+    let too_large = || CastError::TooLarge { shape: shape.to_vec() };
+    let lens = shape.iter().map(|&len| usize::try_from(len).ok());
+    let lens: Vec<usize> = lens.collect::<Option<_>>().ok_or_else(too_large)?;
+    let count = lens.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
+    let count = count.ok_or_else(too_large)?;
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(count).map_err(|_| too_large())?;
+    // SAFETY: every bit pattern is a value (invariant 1), so all zeros is one.
+    elements.resize(count, unsafe { std::mem::zeroed::<T>() });
+    ArrayD::from_shape_vec(lens, elements).map_err(|_| too_large())
+}
+
 /// How many elements `bytes` are, if aligned and whole.
 fn count_of<T: Element>(bytes: &[u8]) -> Option<usize> {
     let whole = bytes.len().is_multiple_of(size_of::<T>());
@@ -288,12 +306,107 @@ pub unsafe fn cells_from_raw<'a, T: Element, O: ?Sized>(
     Ok(unsafe { view.deref_into_view() })
 }
 
+/// The elements along the minor axis of `view` as one element of `S` each: a view with one axis
+/// less onto the same memory. The minor axis is the one whose neighbours lie nearest to each other,
+/// the last of several. An array of shape `[n, 3]` and type `f32` becomes `n` elements of 12 bytes.
+/// Cost O(axes); nothing is read or copied.
+///
+/// # Errors
+///
+/// [`CastError::Size`] if the elements along the minor axis are not as long as one `S`;
+/// [`CastError::Stride`] if they run backwards or are not neighbours, or if those of another axis
+/// are not whole elements of `S` apart; [`CastError::Misaligned`].
+pub fn structured<'a, T: Element, S: Element, D: RemoveAxis>(
+    view: &ArrayView<'a, T, D>,
+) -> Result<ArrayView<'a, S, D::Smaller>, CastError> {
+    let minor = minor_axis::<T, S>(view.shape(), view.strides())?;
+    let first = view.clone().index_axis_move(minor, 0);
+    let parts = wider::<T, S, _>(first.as_ptr().cast_mut(), first.raw_dim(), first.strides())?;
+    // SAFETY: `wider` checked strides and alignment; each `S` is made of the neighbours along the
+    // minor axis of one element of `first`, all of them elements of `view`.
+    let mut view = unsafe { RawArrayView::from_shape_ptr(parts.shape, parts.lowest.cast_const()) };
+    parts.backwards.into_iter().for_each(|axis| view.invert_axis(axis));
+    // SAFETY: as above; `view` lends its elements, unchanged, for `'a`.
+    Ok(unsafe { view.deref_into_view() })
+}
+
+/// [`structured`] to write: what is written into the result is written into `view`.
+///
+/// # Errors
+///
+/// Those of [`structured`].
+pub fn structured_mut<'a, T: Element, S: Element, D: RemoveAxis>(
+    mut view: ArrayViewMut<'a, T, D>,
+) -> Result<ArrayViewMut<'a, S, D::Smaller>, CastError> {
+    let minor = minor_axis::<T, S>(view.shape(), view.strides())?;
+    let mut first = view.raw_view_mut().index_axis_move(minor, 0);
+    let (dim, strides) = (first.raw_dim(), first.strides().to_vec());
+    let parts = wider::<T, S, _>(first.as_mut_ptr(), dim, &strides)?;
+    // SAFETY: as in `structured`.
+    let mut view = unsafe { RawArrayViewMut::from_shape_ptr(parts.shape, parts.lowest) };
+    parts.backwards.into_iter().for_each(|axis| view.invert_axis(axis));
+    // SAFETY: the view that was given up lent its elements exclusively for `'a`; no two of them
+    // are the same, so no two of the results overlap.
+    Ok(unsafe { view.deref_into_view_mut() })
+}
+
+/// The axis along which elements of `T` are to make up one `S`.
+fn minor_axis<T: Element, S: Element>(
+    lens: &[usize],
+    strides: &[isize],
+) -> Result<Axis, CastError> {
+    let (itemsize, wanted) = (size_of::<T>(), size_of::<S>());
+    // The stride of an axis without elements means nothing.
+    let axes = (0..lens.len()).rev().filter(|&axis| lens[axis] > 0);
+    let nearest = axes.min_by_key(|&axis| strides[axis].unsigned_abs());
+    let stored = nearest.map_or(0, |axis| lens[axis] * itemsize);
+    match nearest {
+        Some(axis) if lens[axis] > 1 && strides[axis] != 1 => {
+            let stride = strides[axis] as i128 * itemsize as i128;
+            Err(CastError::Stride { stride, itemsize })
+        }
+        Some(axis) if stored == wanted => Ok(Axis(axis)),
+        _ => Err(CastError::Size { stored: stored as u64, wanted }),
+    }
+}
+
+/// Elements of `S` where those of `T` are, of which each is the first part.
+fn wider<T: Element, S: Element, D: Dimension>(
+    first: *mut T,
+    lens: D,
+    strides: &[isize],
+) -> Result<Parts<S, D>, CastError> {
+    let itemsize = size_of::<S>();
+    let ratio = itemsize.cast_signed() / size_of::<T>().cast_signed();
+    let (mut lowest, mut backwards) = (first.cast::<S>(), Vec::new());
+    let mut wide = D::zeros(lens.ndim());
+    if lens.size() == 0 {
+        let lowest = NonNull::dangling().as_ptr();
+        return Ok(Parts { lowest, shape: lens.strides(wide), backwards });
+    }
+    for (axis, &stride) in strides.iter().enumerate().filter(|&(axis, _)| lens[axis] > 1) {
+        if stride % ratio != 0 {
+            let stride = stride as i128 * size_of::<T>() as i128;
+            return Err(CastError::Stride { stride, itemsize });
+        }
+        wide[axis] = (stride / ratio).unsigned_abs();
+        if stride < 0 {
+            lowest = lowest.wrapping_sub(wide[axis] * (lens[axis] - 1));
+            backwards.push(Axis(axis));
+        }
+    }
+    if !lowest.is_aligned() {
+        return Err(CastError::Misaligned { alignment: align_of::<S>() });
+    }
+    Ok(Parts { lowest, shape: lens.strides(wide), backwards })
+}
+
 /// What ndarray needs to know of a view.
-struct Parts<T> {
+struct Parts<T, D = IxDyn> {
     /// Address of the lowest element, aligned; dangling if there is none.
     lowest: *mut T,
     /// Lengths and absolute strides in elements, which fit the address space.
-    shape: StrideShape<Dim<IxDynImpl>>,
+    shape: StrideShape<D>,
     /// Axes to invert.
     backwards: Vec<Axis>,
 }

@@ -19,15 +19,17 @@ use super::dtype::Dtype;
 use super::error::ArrayError;
 use super::index::{Index, Selection, resolve};
 use super::layout::{copies, is_contiguous};
+use super::rounds::Rounds;
 use super::shape::{self, Order};
 use super::view;
 use crate::txn::{ArrayEntry, Attributes, CatalogChange, Node, Owner, Segment, Transaction};
-use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, PageRange, Tid};
+use crate::units::{
+    ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, PageRange, PageSet, Tid,
+};
+use crate::vm::{MapError, populate};
 
 /// Runs of at least this many bytes are written one by one, past memory.
 const LONG_RUN_BYTES: u64 = 64 << 10;
-/// Bytes copied into private pages between two looks at how many there are.
-pub(super) const ROUND_BYTES: u64 = 16 << 20;
 
 /// How to create an array.
 #[derive(Clone, Debug, Default)]
@@ -282,9 +284,13 @@ impl<'t> DynArray<'t> {
 
     /// Copies the selected elements into `bytes`, dense in `order`.
     ///
+    /// What is copied was compared with its checksums, once in this process; see
+    /// [`ensure`](Self::ensure).
+    ///
     /// # Errors
     ///
-    /// [`ArrayError::BufferSize`] if `bytes` has not the selection's size.
+    /// [`ArrayError::BufferSize`] if `bytes` has not the selection's size, and those of
+    /// [`ensure`](Self::ensure).
     pub fn read(
         &self,
         selection: &Selection,
@@ -294,12 +300,56 @@ impl<'t> DynArray<'t> {
         require_size(selection, bytes.len())?;
         let Some((start, _)) = selection.byte_range() else { return Ok(()) };
         let memory = view::bytes(self, selection)?;
-        for copy in copies(selection, order) {
-            let (from, to) = (to_usize(copy.array_offset - start), to_usize(copy.buffer_offset));
-            let len = to_usize(copy.len);
-            bytes[to..to + len].copy_from_slice(&memory[from..from + len]);
+        for round in Rounds::of(copies(selection, order)) {
+            self.ensure_pages(&round.pages)?;
+            for copy in round.copies {
+                let (from, to) =
+                    (to_usize(copy.array_offset - start), to_usize(copy.buffer_offset));
+                let len = to_usize(copy.len);
+                bytes[to..to + len].copy_from_slice(&memory[from..from + len]);
+            }
         }
         Ok(())
+    }
+
+    /// Makes sure that the selected elements can be read and are what was committed, so that a
+    /// view of them neither waits for the disk nor ends the process.
+    ///
+    /// Brings them into memory, and compares each block the first time this process asks: with
+    /// one checksum for a whole block, so cost O(bytes of the blocks touched) then. Elements that
+    /// were written by this transaction are as they were written. Memory that is short may be
+    /// given back by the kernel at any time, and is read again without a check.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Data`](crate::txn::TransactionError::Data) naming the first block and
+    /// byte that is damaged or cannot be read.
+    pub fn ensure(&self, selection: &Selection) -> Result<(), ArrayError> {
+        // What is mapped at once is one window, as for a view.
+        view::bytes(self, selection)?;
+        let rounds = Rounds::of(copies(selection, self.order()));
+        rounds.into_iter().try_for_each(|round| self.ensure_pages(&round.pages))
+    }
+
+    fn ensure_pages(&self, pages: &PageSet) -> Result<(), ArrayError> {
+        for range in pages.iter() {
+            for stored in self.transaction.check(self.id, range)? {
+                populate(view::pages(self, stored)?).map_err(|error| match error {
+                    MapError::Unreadable { offset_bytes } => {
+                        let page = stored.start + offset_bytes / PAGE_BYTES;
+                        self.transaction.data_error(self.id, page, error.into())
+                    }
+                    other => other.into(),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the pages of which a write of `len` bytes from byte `at` on leaves a part.
+    fn ensure_edges(&self, at: u64, len: u64) -> Result<(), ArrayError> {
+        let edges = [at, at + len].into_iter().filter(|edge| edge % PAGE_BYTES != 0);
+        self.ensure_pages(&edges.map(|edge| PageRange::at(edge / PAGE_BYTES, 1)).collect())
     }
 
     /// Gives the selected elements the values in `bytes`, dense in `order`.
@@ -318,37 +368,35 @@ impl<'t> DynArray<'t> {
     ) -> Result<(), ArrayError> {
         require_size(selection, bytes.len())?;
         if is_contiguous(selection, order) {
-            return Ok(self.transaction.write(self.id, selection.offset(), bytes)?);
+            return self.write_run(selection.offset(), bytes);
         }
-        let mut all = copies(selection, order).peekable();
-        if all.peek().is_some_and(|copy| copy.len >= LONG_RUN_BYTES) {
+        let all = copies(selection, order);
+        if all.run_len() >= LONG_RUN_BYTES {
             for copy in all {
                 let from = to_usize(copy.buffer_offset);
-                let part = &bytes[from..from + to_usize(copy.len)];
-                self.transaction.write(self.id, copy.array_offset, part)?;
+                self.write_run(copy.array_offset, &bytes[from..from + to_usize(copy.len)])?;
             }
             return Ok(());
         }
         let Some((start, _)) = selection.byte_range() else { return Ok(()) };
-        while all.peek().is_some() {
-            let (mut touched, mut last_page) = (0, u64::MAX);
+        for round in Rounds::of(all) {
+            self.ensure_pages(&round.pages)?;
             let memory = view::bytes_mut(self, selection)?;
-            while touched < ROUND_BYTES
-                && let Some(copy) = all.next()
-            {
+            for copy in round.copies {
                 let to = to_usize(copy.array_offset - start);
                 let from = to_usize(copy.buffer_offset);
                 let len = to_usize(copy.len);
                 memory[to..to + len].copy_from_slice(&bytes[from..from + len]);
-                // A byte written costs a page.
-                let pages = PageRange::covering(copy.array_offset, copy.array_offset + copy.len);
-                touched +=
-                    pages.len_bytes() - if pages.start == last_page { PAGE_BYTES } else { 0 };
-                last_page = pages.end - 1;
             }
-            self.transaction.wrote(self.id, touched)?;
+            // A byte written costs a page.
+            self.transaction.wrote(self.id, round.pages.count() * PAGE_BYTES)?;
         }
         Ok(())
+    }
+
+    fn write_run(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        self.ensure_edges(at, bytes.len() as u64)?;
+        Ok(self.transaction.write(self.id, at, bytes)?)
     }
 
     /// Writes into the array's linear bytes, from byte `at` on: how streams of elements in the
@@ -362,7 +410,7 @@ impl<'t> DynArray<'t> {
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
             return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
         }
-        Ok(self.transaction.write(self.id, at, bytes)?)
+        self.write_run(at, bytes)
     }
 
     /// Appends `rows`, dense in `order`, along the major axis. Cost O(rows), whatever the array's
@@ -486,7 +534,7 @@ impl<'t> DynArray<'t> {
     ///
     /// # Errors
     ///
-    /// [`StorageError::Checksum`](crate::txn::StorageError::Checksum).
+    /// [`TransactionError::Data`](crate::txn::TransactionError::Data).
     pub fn verify(&self, selection: &Selection) -> Result<(), ArrayError> {
         match selection.byte_range() {
             Some((lo, hi)) => Ok(self.transaction.verify(self.id, PageRange::covering(lo, hi))?),
@@ -536,8 +584,16 @@ impl<'t> DynArray<'t> {
             return Ok((NonNull::dangling(), 0));
         };
         let pages = PageRange::covering(lo, hi);
-        let memory = self.transaction.map(self.id, pages, write)?;
-        Ok((memory, pages.start_byte()))
+        Ok((self.memory_of(pages, write)?, pages.start_byte()))
+    }
+
+    /// Maps `pages`; the address of the first.
+    pub(super) fn memory_of(
+        &self,
+        pages: PageRange,
+        write: bool,
+    ) -> Result<NonNull<u8>, ArrayError> {
+        Ok(self.transaction.map(self.id, pages, write)?)
     }
 }
 

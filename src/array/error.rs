@@ -109,6 +109,12 @@ impl From<crate::txn::CatalogError> for ArrayError {
     }
 }
 
+impl From<crate::vm::MapError> for ArrayError {
+    fn from(error: crate::vm::MapError) -> Self {
+        Self::Transaction(error.into())
+    }
+}
+
 impl From<crate::txn::StorageError> for ArrayError {
     fn from(error: crate::txn::StorageError) -> Self {
         Self::Transaction(error.into())

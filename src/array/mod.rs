@@ -35,6 +35,7 @@ pub mod index;
 pub mod layout;
 mod literal;
 pub mod npy;
+mod rounds;
 mod scalar;
 pub mod shape;
 mod shared;
@@ -43,7 +44,7 @@ mod undo;
 #[expect(unsafe_code, reason = "lends mapped memory, which only the kernel knows")]
 mod view;
 
-pub use cast::CastError;
+pub use cast::{CastError, structured, structured_mut};
 pub use descriptor::Descriptor;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
 pub use dynamic::{ArrayOptions, DynArray};

@@ -9,11 +9,12 @@ use ndarray::{
     ArrayBase, ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Data, Dimension, IxDyn,
 };
 
-use super::cast::{Element, as_bytes};
-use super::dynamic::{ArrayOptions, DynArray, ROUND_BYTES};
+use super::cast::{self, Element, as_bytes, as_bytes_mut};
+use super::dynamic::{ArrayOptions, DynArray};
 use super::element;
 use super::error::ArrayError;
 use super::index::{Index, IndexError, Selection, parse};
+use super::rounds::ROUND_BYTES;
 use super::shape::{self, Order};
 use super::shared::SharedArray;
 use super::view;
@@ -230,13 +231,28 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
         view::view_mut(&mut self.array, &selection)
     }
 
-    /// A copy of the elements that `indices` select.
+    /// A copy of the elements that `indices` select, in C order, compared with their checksums:
+    /// see [`DynArray::ensure`].
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get).
+    /// Those of [`get`](Self::get), and [`DynArray::ensure`]'s.
     pub fn read<I: Indices + ?Sized>(&self, indices: &I) -> Result<ArrayD<T>, ArrayError> {
-        Ok(self.get(indices)?.to_owned())
+        let selection = self.array.select(&indices.indices()?)?;
+        let mut elements = cast::zeroed::<T>(selection.shape())?;
+        let bytes = as_bytes_mut(elements.as_slice_mut().unwrap_or_default());
+        self.array.read(&selection, Order::C, bytes)?;
+        Ok(elements)
+    }
+
+    /// Brings the elements that `indices` select into memory and compares them with their
+    /// checksums: see [`DynArray::ensure`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get), and [`DynArray::ensure`]'s.
+    pub fn ensure<I: Indices + ?Sized>(&self, indices: &I) -> Result<(), ArrayError> {
+        self.array.ensure(&self.array.select(&indices.indices()?)?)
     }
 
     /// Gives the elements that `indices` select the values `values`, stretched as NumPy does.
@@ -298,6 +314,7 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
                 parts.extend([high, low]);
                 continue;
             }
+            self.array.ensure(&part)?;
             each(view::view_mut(&mut self.array, &part)?, &ranges);
             self.array.transaction().wrote(self.array.id(), hi - lo)?;
         }

@@ -23,6 +23,7 @@ use super::cast::{self, Element};
 use super::dynamic::DynArray;
 use super::error::ArrayError;
 use super::index::Selection;
+use crate::units::PageRange;
 
 /// The bytes from the lowest to the highest selected element.
 pub(super) fn bytes<'a>(
@@ -37,7 +38,14 @@ pub(super) fn bytes<'a>(
     Ok(unsafe { slice::from_raw_parts(at, to_usize(hi - lo)) })
 }
 
-/// The same for writing.
+/// The bytes of `pages`, which may reach beyond the last element within the last page.
+pub(super) fn pages<'a>(array: &'a DynArray<'_>, pages: PageRange) -> Result<&'a [u8], ArrayError> {
+    let memory = array.memory_of(pages, false)?;
+    // SAFETY: as in `bytes`: whole pages are mapped and initialised (invariant 1).
+    Ok(unsafe { slice::from_raw_parts(memory.as_ptr(), to_usize(pages.len_bytes())) })
+}
+
+/// The same as [`bytes`] for writing.
 pub(super) fn bytes_mut<'a>(
     array: &'a mut DynArray<'_>,
     selection: &Selection,

@@ -75,6 +75,10 @@ impl Error {
     /// The code the program ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         let storage = match self {
+            Self::Commit(CommitError::NotCommitted(TransactionError::Data { .. }))
+            | Self::Array(ArrayError::Transaction(TransactionError::Data { .. })) => {
+                return ExitCode::from(4);
+            }
             Self::OutputClosed => return ExitCode::SUCCESS,
             Self::Usage(_) => return ExitCode::from(2),
             Self::Damage(_) => return ExitCode::from(4),

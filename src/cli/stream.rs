@@ -14,9 +14,8 @@
 use std::ops::Range;
 
 use zbigarray::array::{Index, Selection, shape};
-use zbigarray::txn::StorageError;
 use zbigarray::units::PAGE_BYTES;
-use zbigarray::{ArrayError, DynArray, Order, TransactionError};
+use zbigarray::{DynArray, Order};
 
 use super::error::Error;
 use super::interrupt::Interrupt;
@@ -88,11 +87,7 @@ impl Pieces {
     }
 }
 
-/// Reads the elements of `selection` in `order`, checks them against their checksums, and gives
-/// them to `take` piece by piece.
-///
-/// Checksums cover whole blocks. A selection that picks single elements far apart would read the
-/// whole array for them, so such elements are taken as the disk gives them.
+/// Reads the elements of `selection` in `order` and gives them to `take` piece by piece.
 pub(crate) fn read(
     array: &DynArray<'_>,
     selection: &Selection,
@@ -103,24 +98,10 @@ pub(crate) fn read(
     for piece in Pieces::new(selection.shape(), selection.itemsize(), order, BUFFER_BYTES) {
         let part = selection.select(&piece)?;
         buffer.resize(to_len(part.nbytes()), 0);
-        let is_dense = part.byte_range().is_none_or(|(lo, hi)| (hi - lo) / 8 <= part.nbytes());
-        if is_dense {
-            verify(array, &part)?;
-        }
         array.read(&part, order, &mut buffer)?;
         take(&buffer)?;
     }
     Ok(())
-}
-
-/// Compares elements with their checksums; an error names the array.
-fn verify(array: &DynArray<'_>, part: &Selection) -> Result<(), Error> {
-    array.verify(part).map_err(|error| match error {
-        ArrayError::Transaction(TransactionError::Storage(
-            error @ (StorageError::Checksum { .. } | StorageError::Corrupted { .. }),
-        )) => Error::Damage(format!("array `{}` is damaged: {error}", array.name())),
-        error => error.into(),
-    })
 }
 
 /// Writes the bytes of an array from one byte on, whole blocks at once.

@@ -11,7 +11,8 @@
 //! 1. A call that returns `Ok` has moved every byte: short transfers are continued and
 //!    interrupted calls repeated by the back end.
 //! 2. Once a write or a sync has failed, the latch is shut and no writing call reaches the disk
-//!    any more: a second sync could return `Ok` for data that is lost. A full disk shuts nothing.
+//!    any more: a second sync could return `Ok` for data that is lost. A full disk shuts nothing,
+//!    unless it is a sync that finds it full.
 //!
 //! # Failure
 //!
@@ -245,6 +246,23 @@ impl Latch {
             error
         })
     }
+
+    /// A sync. Its failure is never a mere lack of space, whatever the system says: what was to be
+    /// durable is not, and a second sync would not say so.
+    fn syncing(
+        &self,
+        path: &str,
+        action: &'static str,
+        call: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), StorageError> {
+        if self.is_shut() {
+            return Err(StorageError::Poisoned);
+        }
+        call().map_err(|source| {
+            self.shut();
+            StorageError::Io { action, path: path.to_owned(), source }
+        })
+    }
 }
 
 fn translated(path: &str, action: &'static str, bytes: u64, source: io::Error) -> StorageError {
@@ -350,13 +368,9 @@ impl Files {
         })
     }
 
-    /// Makes names durable. Any failure shuts the latch, see [`StoreFile::sync`].
+    /// Makes names durable. Any failure shuts the latch.
     pub(super) fn sync_dir(&self, path: &str) -> Result<(), StorageError> {
-        let result = self.latch.writing(path, "sync directory", 0, || self.backend.sync_dir(path));
-        if result.is_err() {
-            self.latch.shut();
-        }
-        result
+        self.latch.syncing(path, "sync directory", || self.backend.sync_dir(path))
     }
 
     fn wrapped(&self, file: Arc<dyn BackendFile>, path: &str) -> StoreFile {
@@ -439,14 +453,9 @@ impl StoreFile {
         self.file.start_writeback(offset, len);
     }
 
-    /// Makes the file durable. A failure shuts the latch, also that of a full disk: what was to
-    /// be durable is not, and a second sync would not say so.
+    /// Makes the file durable. Any failure shuts the latch.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
-        let result = self.latch.writing(&self.path, "sync", 0, || self.file.sync_data());
-        if result.is_err() {
-            self.latch.shut();
-        }
-        result
+        self.latch.syncing(&self.path, "sync", || self.file.sync_data())
     }
 
     pub(super) fn try_lock(&self, byte: u64, lock: ByteLock) -> Result<bool, StorageError> {

@@ -96,7 +96,7 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
         if working.writable.is_empty() {
             continue;
         }
-        let changed = write_out::changed_pages(working)?;
+        let changed = write_out::changed_pages(cx, working)?;
         let planned = write_out::plan(&changed, &working.pages, working.block_pages())?;
         pages_count += planned.count();
         if !planned.is_empty() {
@@ -109,10 +109,12 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
     for (id, changed, planned) in plans {
         let Some(working) = inner.session.arrays.get_mut(&id) else { continue };
         if !fits {
-            let segments = write_out::write(cx, working, &planned, &mut inner.set.allocated)?;
+            let allocated = &mut inner.set.allocated;
+            let segments = write_out::write(cx, working, &changed, &planned, allocated)?;
             written.push((id, changed, planned, segments));
             continue;
         }
+        write_out::check_carried(cx, working, &changed, &planned)?;
         changed.iter().for_each(|range| working.written.insert(range));
         for range in planned.iter() {
             working.map(cx, range, false)?;
@@ -237,8 +239,7 @@ fn push_changes<'a>(
     parts.sort_unstable_by_key(|(part, _)| part.start);
     for (part, is_inline) in parts {
         if is_inline {
-            let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
-            let source = DraftSource::Inline(bytes);
+            let source = DraftSource::Inline(write_out::readable(working, part)?);
             data.push(DraftChange { array, pages: part, source, carried });
             continue;
         }

@@ -21,6 +21,18 @@ pub enum TransactionError {
     /// Names and metadata.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// Stored bytes of an array are not what was committed, or cannot be read.
+    #[error("array `{array}` is damaged in block {block}, byte {byte}: {source}")]
+    Data {
+        /// The array.
+        array: String,
+        /// The block concerned.
+        block: u64,
+        /// The first byte of the array concerned.
+        byte: u64,
+        /// What is wrong.
+        source: Box<TransactionError>,
+    },
     /// The transaction reads only: it looks at an older commit, or was begun so.
     #[error("this transaction only reads; begin a writing one to change arrays")]
     ReadOnly,

@@ -31,6 +31,7 @@
 //! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (step 5
 //! failed half way); see [`CommitError`].
 
+mod checked;
 mod commit;
 mod conflict;
 mod error;

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::checked::CheckedUnits;
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, Session};
 use super::snapshot::{Pin, Pins};
@@ -78,12 +79,13 @@ pub(super) struct Shared {
     pub(super) commit_lock: Mutex<()>,
     // Which opened the store; a child of fork would write into the same files at the same places.
     process: u32,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) block_bytes: u64,
     head: RwLock<Head>,
     // With whether they were mapped for writing.
     idle: Mutex<Vec<(Session, bool)>>,
     budget: Arc<VmaBudget>,
+    pub(super) checked: CheckedUnits,
 }
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -153,6 +155,7 @@ impl Store {
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
             budget: Arc::clone(VmaBudget::process()),
+            checked: CheckedUnits::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -12,7 +12,6 @@
 //! forked off cannot commit.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -25,14 +24,13 @@ use super::write_out;
 use super::write_set::WriteSet;
 use crate::storage::StorageError;
 use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
-use crate::storage::engine::read_checked;
 use crate::storage::extent::{Segment, Source};
 use crate::sync::{Mutex, MutexGuard};
-use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
+use crate::units::{ArrayId, PAGE_BYTES, PageRange, PageSet, Tid};
 use crate::vm::MapError;
 
-/// Bytes written through memory by bulk calls before they are staged to extents: 64 MiB.
-const BUFFERED_BYTES_MAX: u64 = 64 << 20;
+/// Bytes written through memory by bulk calls before they are staged to extents: 16 MiB.
+const BUFFERED_BYTES_MAX: u64 = 16 << 20;
 
 /// The changing parts of a transaction.
 pub(super) struct Inner {
@@ -155,7 +153,8 @@ impl Transaction {
             let entry = entry_of(inner, id)?;
             if let Some(hole) = hole {
                 let map = inner.session.state.page_map(id);
-                let new = || Working::new(entry.block_bytes, hole, map);
+                let name = inner.set.catalog.name_of(id).unwrap_or_default();
+                let new = || Working::new(name, entry.block_bytes, hole, map);
                 inner.session.arrays.entry(id).or_insert_with(new);
             }
             let budget = cx.shared.budget();
@@ -354,27 +353,6 @@ impl Transaction {
         })
     }
 
-    /// Reads the stored content of `pages` and compares it with its checksums.
-    ///
-    /// Private copies are not looked at. Cost O(bytes).
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::Checksum`] naming the place.
-    pub fn verify(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
-        let mut bytes = Vec::new();
-        for segment in self.segments(id, pages)? {
-            let Source::Extent { extent, skip } = &segment.source else { continue };
-            let end = skip + u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
-            for unit in extent.units_of(*skip..end) {
-                let unit: Range<u32> = extent.unit(unit);
-                bytes.resize(unit.len() * PAGE_LEN, 0);
-                read_checked(&*self.shared.engine, extent, unit, &mut bytes)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Sets a point to go back to. Private pages are written to extents, so the cost is that of
     /// what changed since the last one.
     ///
@@ -557,10 +535,10 @@ pub(super) fn stage(
 ) -> Result<(), TransactionError> {
     let allocated = &mut inner.set.allocated;
     let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
-    let changed = write_out::changed_pages(working)?;
+    let changed = write_out::changed_pages(cx, working)?;
     let block_pages = working.block_pages();
     let planned = write_out::plan(&changed, &working.pages, block_pages)?;
-    let segments = write_out::write(cx, working, &planned, allocated)?;
+    let segments = write_out::write(cx, working, &changed, &planned, allocated)?;
     take_over(cx, working, &changed, &planned, &segments)
 }
 

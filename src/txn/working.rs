@@ -26,7 +26,7 @@ use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::units::{PAGE_BYTES, PageRange, PageSet};
-use crate::vm::{Access, Advice, Content, MapError, Mapping, Run};
+use crate::vm::{Access, Advice, Content, Label, MapError, Mapping, Run};
 
 /// Arrays of up to 16 TiB are mapped as one window.
 const WHOLE_PAGES_MAX: u64 = 1 << 32;
@@ -69,6 +69,8 @@ pub(super) struct Marked {
 
 /// One array as one transaction sees it.
 pub(super) struct Working {
+    // The name that the array had when it was opened.
+    name: Arc<str>,
     block_pages: u64,
     hole: HoleContent,
     /// Content of every page, private copies left aside.
@@ -86,8 +88,9 @@ pub(super) struct Working {
 }
 
 impl Working {
-    pub(super) fn new(block_bytes: u64, hole: HoleContent, pages: PageMap) -> Self {
+    pub(super) fn new(name: Arc<str>, block_bytes: u64, hole: HoleContent, pages: PageMap) -> Self {
         Self {
+            name,
             block_pages: block_bytes / PAGE_BYTES,
             hole,
             pages,
@@ -102,6 +105,35 @@ impl Working {
 
     pub(super) fn block_pages(&self) -> u64 {
         self.block_pages
+    }
+
+    /// The file to map for a segment, which is no hole; it is long enough.
+    pub(super) fn file_of(
+        &self,
+        cx: &Context<'_>,
+        segment: &Segment,
+    ) -> Result<Option<ExtentFile>, TransactionError> {
+        cx.file_of(segment).map_err(|error| {
+            // The first page that is lost: halve the segment until one is left.
+            let (mut whole, mut end) = (0, segment.pages.count());
+            while end - whole > 1 {
+                let middle = whole + (end - whole) / 2;
+                let part = segment.clipped(PageRange::at(segment.pages.start, middle));
+                let is_whole = part.is_some_and(|part| cx.file_of(&part).is_ok());
+                if is_whole { whole = middle } else { end = middle }
+            }
+            self.data_error(segment.pages.start + whole, error.into())
+        })
+    }
+
+    /// `error`, with the block that holds `page`.
+    pub(super) fn data_error(&self, page: u64, error: TransactionError) -> TransactionError {
+        TransactionError::Data {
+            array: self.name.to_string(),
+            block: page / self.block_pages,
+            byte: page * PAGE_BYTES,
+            source: Box::new(error),
+        }
     }
 
     /// One past the last page of the array, as its handle last said.
@@ -156,7 +188,13 @@ impl Working {
 
     fn add_window(&mut self, cx: &Context<'_>, pages: PageRange) -> Result<(), MapError> {
         let access = if cx.writes { Access::CopyOnWrite } else { Access::ReadOnly };
-        let mapping = Mapping::new(pages.count(), access, Advice::Blocks, cx.shared.budget())?;
+        let budget = cx.shared.budget();
+        let mut mapping = Mapping::new(pages.count(), access, Advice::Blocks, budget)?;
+        mapping.set_label(Label {
+            name: format!("array `{}` of {}", self.name, cx.shared.path.display()),
+            first_byte: pages.start_byte(),
+            block_bytes: self.block_pages * PAGE_BYTES,
+        });
         self.windows.push(Window { first_page: pages.start, mapping });
         Ok(())
     }
@@ -219,7 +257,7 @@ impl Working {
         for segment in &segments {
             files.push(match &segment.source {
                 Source::Hole => None,
-                Source::Extent { .. } => cx.file_of(segment)?,
+                Source::Extent { .. } => self.file_of(cx, segment)?,
             });
         }
         let placed = self.place_runs(cx, at, &segments, &files);

@@ -11,7 +11,7 @@
 //! 1. Every page the program changed is in exactly one planned range.
 //! 2. Planned ranges ascend, do not touch across a plan's decision, and end at the array's end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::TransactionError;
 use super::session::{Context, is_hole};
@@ -22,6 +22,7 @@ use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
 use crate::sync::{Mutex, parallelism, thread};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
+use crate::vm::{MapError, populate};
 
 /// A block in more pieces than this is written whole by the next commit that touches it.
 pub(super) const PIECES_MAX: usize = 32;
@@ -36,7 +37,16 @@ pub(super) type Allocated = (Place, u64);
 
 /// The pages of `working` that the program changed, without those beyond its end and without
 /// pages of a hole that were given the zeros they had.
-pub(super) fn changed_pages(working: &Working) -> Result<PageSet, TransactionError> {
+///
+/// # Errors
+///
+/// [`TransactionError::Data`] if a file was cut off: private copies are gone with it (fact K-46),
+/// and what the program wrote would be missing without a word.
+pub(super) fn changed_pages(
+    cx: &Context<'_>,
+    working: &Working,
+) -> Result<PageSet, TransactionError> {
+    require_whole_files(cx, working)?;
     let array = PageRange::new(0, working.end_page());
     let mut changed = PageSet::new();
     for range in working.dirty()? {
@@ -50,6 +60,25 @@ pub(super) fn changed_pages(working: &Working) -> Result<PageSet, TransactionErr
         }
     }
     Ok(changed)
+}
+
+/// Asks for the length of each file under pages that may have been written.
+fn require_whole_files(cx: &Context<'_>, working: &Working) -> Result<(), TransactionError> {
+    let mut last: BTreeMap<u32, (Place, Segment)> = BTreeMap::new();
+    for range in working.writable.iter() {
+        for segment in working.pages.lookup(range)? {
+            let Some(place) = segment.source.place() else { continue };
+            let end = place.after(segment.pages.count());
+            let known = last.entry(place.file).or_insert((end, segment.clone()));
+            if known.0 < end {
+                *known = (end, segment);
+            }
+        }
+    }
+    for (_, segment) in last.into_values() {
+        working.file_of(cx, &segment)?;
+    }
+    Ok(())
 }
 
 fn insert_nonzero(working: &Working, pages: PageRange, changed: &mut PageSet) {
@@ -127,14 +156,17 @@ pub(super) fn pieces(segments: &[Segment]) -> usize {
 
 /// Writes `planned` pages of `working` to fresh extents, which are not durable yet.
 ///
-/// What was allocated is added to `allocated` at once, so that it is given back after an error.
+/// What is not `changed` is carried along. What was allocated is added to `allocated` at once, so
+/// that it is given back after an error.
 pub(super) fn write(
     cx: &Context<'_>,
     working: &mut Working,
+    changed: &PageSet,
     planned: &PageSet,
     allocated: &mut Vec<Allocated>,
 ) -> Result<Vec<Segment>, TransactionError> {
     let mut segments = Vec::new();
+    check_carried(cx, working, changed, planned)?;
     for range in planned.iter() {
         let mut start = range.start;
         while start < range.end {
@@ -143,12 +175,42 @@ pub(super) fn write(
             working.map(cx, part, false)?;
             let near = end_of_previous(&working.pages, &segments, start)?;
             let block_pages = working.block_pages();
-            let Some(bytes) = working.bytes(part) else { return Err(TransactionError::Poisoned) };
+            let bytes = readable(working, part)?;
             segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
             start = part.end;
         }
     }
     Ok(segments)
+}
+
+/// Compares what is `planned` but not `changed` with its checksums: damage that is carried along
+/// must not get a new checksum.
+pub(super) fn check_carried(
+    cx: &Context<'_>,
+    working: &Working,
+    changed: &PageSet,
+    planned: &PageSet,
+) -> Result<(), TransactionError> {
+    for carried in planned.iter().flat_map(|range| changed.missing_in(range)) {
+        for segment in working.pages.lookup(carried)? {
+            let checked = cx.shared.checked.check(cx.engine, &segment);
+            checked.map_err(|(page, error)| working.data_error(page, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of mapped `pages`, all of which can be read: cutting a data file takes even private
+/// copies away (fact K-46).
+pub(super) fn readable(working: &Working, pages: PageRange) -> Result<&[u8], TransactionError> {
+    let Some(bytes) = working.bytes(pages) else { return Err(TransactionError::Poisoned) };
+    populate(bytes).map_err(|error| match error {
+        MapError::Unreadable { offset_bytes } => {
+            working.data_error(pages.start + offset_bytes / PAGE_BYTES, error.into())
+        }
+        other => other.into(),
+    })?;
+    Ok(bytes)
 }
 
 /// Writes `bytes`, the whole new content of `pages`, to fresh extents, which are not durable yet.
@@ -208,6 +270,9 @@ pub(super) fn write_extent(
     let place = cx.engine.allocate(&wish)?;
     allocated.push((place, pages.count()));
     let sums = write_units(cx.engine, place, block_pages, bytes)?;
+    for (unit, &sum) in (0..).zip(&*sums) {
+        cx.shared.checked.remember(place.after(unit * block_pages), sum);
+    }
     let extent = Extent::new(place, count, block, sums);
     let Some(extent) = extent else { return Err(TransactionError::Poisoned) };
     Ok(Segment { pages, source: Source::whole(extent) })

@@ -61,6 +61,15 @@ pub enum MapError {
         /// Length of the file.
         len_bytes: u64,
     },
+    /// A mapped page that neither memory nor the disk has. Touching it would end the process.
+    #[error(
+        "a mapped page cannot be read: the file behind it was cut off, or the disk failed; check \
+         the store"
+    )]
+    Unreadable {
+        /// The first byte that cannot be had, from the start of the range asked for.
+        offset_bytes: u64,
+    },
     /// The machine has pages of another size.
     #[error("pages of {bytes} bytes are not supported; this program needs pages of 4096 bytes")]
     PageSize {

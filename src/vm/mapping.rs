@@ -39,7 +39,7 @@ use super::reservation::Reservation;
 use super::runs::{FileId, Kind, Runs};
 use super::sys::file::{self, FileFacts};
 use super::sys::madvise;
-use super::{Access, MapError, VmaBudget};
+use super::{Access, Label, MapError, VmaBudget};
 use crate::units::{PAGE_BYTES, PageRange, PageSet};
 
 /// How the pages of files in a mapping will be read.
@@ -305,11 +305,9 @@ impl Mapping {
         self.reservation.bytes_mut(pages)
     }
 
-    /// Reads `pages` now and waits for it, so that using them does not wait; dirties nothing.
-    ///
-    /// Best effort: pages that are not mapped, and kernels before 5.14, are left alone.
-    pub fn populate(&self, pages: PageRange) {
-        self.advise_mapped(pages, madvise::Advice::PopulateRead);
+    /// What to say on stderr if a page here cannot be read and the process ends by SIGBUS.
+    pub fn set_label(&mut self, label: Label) {
+        self.reservation.set_label(label);
     }
 
     /// Starts reading `pages` in the background. Best effort.
@@ -454,7 +452,7 @@ fn kind_of(run: Run<'_>, known: &mut Option<(i32, FileFacts)>) -> Result<Kind, M
 mod tests {
     use super::*;
     use crate::vm::dirty::{PagemapRead, PagemapScan};
-    use crate::vm::memory_file;
+    use crate::vm::{memory_file, populate};
     use proptest::prelude::*;
     use std::fs::File;
     use std::os::fd::{AsFd, OwnedFd};
@@ -610,7 +608,7 @@ mod tests {
         let (budget, access) = (Arc::new(VmaBudget::with_max(10)), Access::ReadOnly);
         let mut mapping = Mapping::new(PAGES, access, Advice::Sequential, &budget).unwrap();
         mapping.place(&[file_run(pages(0, 4), &file, 0), hole(pages(4, 8))]).unwrap();
-        mapping.populate(pages(0, PAGES));
+        populate(mapping.bytes(pages(0, 8))).unwrap();
         assert_eq!(mapping.bytes(pages(3, 5))[4095..4097], [3, 0]);
         assert!(mapping.dirty(&everything()).unwrap().is_empty());
     }
@@ -620,7 +618,8 @@ mod tests {
         let file = numbered_file(0);
         let mut mapping = writable(PAGES);
         mapping.place(&[file_run(pages(0, 32), &file, 0), hole(pages(40, 44))]).unwrap();
-        mapping.populate(pages(0, PAGES));
+        populate(mapping.bytes(pages(0, 32))).unwrap();
+        populate(mapping.bytes(pages(40, 44))).unwrap();
         mapping.will_need(pages(0, PAGES));
         let dirty = |tracker| mapping.dirty_by(tracker, &everything()).unwrap();
         assert_eq!((dirty(&PagemapRead), dirty(dirty::tracker())), (vec![], vec![]));
@@ -709,7 +708,10 @@ mod tests {
                         self.mapping.bytes_mut(PageRange::at(*page, 1))[*offset] = *value;
                     }
                 }
-                Step::Read { page } => self.mapping.populate(PageRange::at(*page, 1)),
+                Step::Read { page } => {
+                    let parts = self.mapping.mapped().iter_in(PageRange::at(*page, 1));
+                    parts.for_each(|page| populate(self.mapping.bytes(page)).unwrap());
+                }
                 Step::Discard { range } => {
                     self.mapping.discard(*range).unwrap();
                     self.known(*range).iter_mut().flatten().for_each(|page| page.copy = None);

@@ -35,14 +35,16 @@
 //!
 //! # Failure
 //!
-//! [`MapError`]. What the kernel cannot report is an error of the disk under a mapping: the access
-//! ends the process with SIGBUS.
+//! [`MapError`]. An error of the disk under a mapping is no return value: the access ends the
+//! process with SIGBUS, after one sentence on stderr if the mapping has a [`Label`]. [`populate`]
+//! asks first.
 
 pub mod budget;
 pub mod dirty;
 mod error;
 pub mod mapping;
 pub mod memory_file;
+mod populate;
 #[expect(unsafe_code, reason = "owns addresses and gives out slices of them")]
 pub mod reservation;
 mod runs;
@@ -53,5 +55,7 @@ pub use budget::VmaBudget;
 pub use dirty::DirtyPages;
 pub use error::MapError;
 pub use mapping::{Advice, Content, Mapping, Run};
+pub use populate::populate;
 pub use reservation::Reservation;
+pub use sys::bus::Label;
 pub use sys::mmap::Access;

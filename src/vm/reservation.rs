@@ -29,6 +29,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use super::MapError;
+use super::sys::bus::{Label, Labelled};
 use super::sys::madvise::{self, Advice};
 use super::sys::mmap::{self, Access};
 use super::sys::{SysError, limits, to_usize};
@@ -50,6 +51,7 @@ pub struct Reservation {
     access: Access,
     // Invariant 2.
     mapped: PageSet,
+    label: Option<Labelled>,
 }
 
 // SAFETY: the addresses belong to the reservation, not to a thread, and `&self` only reads.
@@ -79,7 +81,7 @@ impl Reservation {
             SysError::OutOfMemory { .. } => MapError::AddressSpace { bytes },
             other => other.into(),
         })?;
-        Ok(Self { base, pages, access, mapped: PageSet::new() })
+        Ok(Self { base, pages, access, mapped: PageSet::new(), label: None })
     }
 
     /// Makes the reservation `pages` pages long in place, if the addresses behind it are free.
@@ -100,7 +102,15 @@ impl Reservation {
             return false;
         }
         self.pages = pages;
+        if let Some(label) = &self.label {
+            label.set_len(reserved_len(pages));
+        }
         true
+    }
+
+    /// What to say on stderr if a page here cannot be read and the process ends by SIGBUS.
+    pub(super) fn set_label(&mut self, label: Label) {
+        self.label = Some(Labelled::new(self.base, reserved_len(self.pages), label));
     }
 
     /// Number of pages.

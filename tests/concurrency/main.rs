@@ -1,7 +1,7 @@
 //! Threads of one process on one store, in orders that a scheduler chooses and can repeat.
 //!
 //! ```text
-//! shuttle: which thread goes on at each lock, atomic and disk call?   random, or PCT (few switches)
+//! shuttle: who goes on at each lock, atomic and disk call?   random, or PCT (few switches)
 //!   writers, readers, housekeeping --> Store --> simulated disk
 //!        '--> history: who saw and committed what --> oracle.rs: is there one order for it all?
 //! ```

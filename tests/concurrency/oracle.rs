@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! commits by tid   1: create   2: pages 3, 5 <- values   3: undo 2   4: ...
-//! fold             state 1     state 2                   state 3     every later read is one of them
+//! fold             state 1     state 2                   state 3     each later read is one
 //! ```
 //!
 //! # Invariants

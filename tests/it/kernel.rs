@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zbigarray::units::{PageRange, PageSet};
 use zbigarray::vm::dirty::{PagemapRead, PagemapScan};
-use zbigarray::vm::{Access, Advice, Content, Mapping, Run, VmaBudget};
+use zbigarray::vm::{Access, Advice, Content, Mapping, Run, VmaBudget, populate};
 
 const PAGE: usize = 4096;
 const HUGE: usize = 2 << 20;
@@ -509,7 +509,7 @@ fn k26_reading_the_pagemap_finds_the_same_pages_as_the_scan() {
     let content = Content::File { file: file.as_fd(), offset_bytes: 0 };
     let holes = Run { at: PageRange::new(64, 96), content: Content::Hole };
     mapping.place(&[Run { at: PageRange::new(0, 64), content }, holes]).unwrap();
-    mapping.populate(PageRange::new(0, 96));
+    populate(mapping.bytes(PageRange::new(0, 96))).unwrap();
     let written = [PageRange::new(5, 6), PageRange::new(30, 40), PageRange::new(63, 66)];
     for range in written {
         mapping.bytes_mut(range).fill(0);
@@ -595,7 +595,7 @@ fn k40_mapping_and_its_forked_copy_know_their_written_pages_while_they_share_the
     let content = Content::File { file: file.as_fd(), offset_bytes: 0 };
     let holes = Run { at: PageRange::new(8, 16), content: Content::Hole };
     mapping.place(&[Run { at: PageRange::new(0, 8), content }, holes]).unwrap();
-    mapping.populate(PageRange::new(0, 16));
+    populate(mapping.bytes(PageRange::new(0, 16))).unwrap();
     mapping.bytes_mut(PageRange::at(2, 1)).fill(0);
     mapping.bytes_mut(PageRange::at(9, 1)).fill(7);
     let all: PageSet = [PageRange::new(0, 16)].into_iter().collect();

@@ -18,7 +18,11 @@
 
 mod bench;
 mod check;
+mod miri;
+mod mutants;
 mod python;
+mod sanitize;
+mod shuttle;
 mod steps;
 mod test;
 mod workspace;
@@ -38,6 +42,12 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  shuttle [--iterations N]
+                    threads on one store in chosen orders
+  miri              unsafe code under Miri
+  sanitize [thread|address]
+                    the tests under ThreadSanitizer and AddressSanitizer
+  mutants [FILE...] changes of the code that no test notices; hours
   help              this text
 ";
 
@@ -53,6 +63,10 @@ fn main() -> ExitCode {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
         },
+        ["shuttle", rest @ ..] => or_usage("shuttle", shuttle::run(&workspace, rest)),
+        ["miri"] => miri::run(&workspace),
+        ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
+        ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -60,6 +74,10 @@ fn main() -> ExitCode {
         [] => usage("which command?"),
         _ => usage(&format!("not understood: {}", words.join(" "))),
     }
+}
+
+fn or_usage(command: &str, result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|why| usage(&format!("{command}: {why}")))
 }
 
 /// Says what was wrong and what would be right.

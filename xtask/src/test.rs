@@ -22,6 +22,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
 use crate::python::{self, Python};
+use crate::shuttle;
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         steps::run_command(with_python(tests(workspace), python.get()))
     }));
     if !quick {
+        table.push(shuttle::short(workspace));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));

@@ -50,13 +50,16 @@ impl Backend for Directory {
     }
 
     fn create_root(&self) -> io::Result<()> {
-        match fs::create_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            other => other?,
-        }
-        match self.root.parent() {
-            Some(parent) => sync_directory(parent),
-            None => Ok(()),
+        let is_new = match fs::create_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            other => other.map(|()| true)?,
+        };
+        let Some(parent) = self.root.parent() else { return Ok(()) };
+        match sync_directory(parent) {
+            // Who may use a directory need not be able to read the one above it.
+            Err(error) if !is_new && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            // Also for a directory that was there: who made it may not have made it durable.
+            other => other,
         }
     }
 
@@ -115,10 +118,12 @@ impl Backend for Directory {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
+    let directory = File::open(path)?;
+    // Not `File::sync_all`, which repeats a sync that was interrupted: see `sync_data`.
+    match unistd::fsync(&directory) {
         // The answer of file systems whose directories are always as durable as they get.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        other => other,
+        Err(Errno::EINVAL) => Ok(()),
+        other => other.map_err(io::Error::from),
     }
 }
 

@@ -9,21 +9,31 @@
 //! It is the back end of the rigs that test what a power cut or a failing disk may leave. It
 //! promises no more than POSIX does: content and length are durable after a sync of the file, a
 //! name after a sync of its directory, and what is not durable survives or not, one independent of
-//! the other, in sectors of 512 bytes.
+//! the other, in sectors of 512 bytes. What that means for an image is said in [`crash`].
+//!
+//! A process may also die while the machine goes on ([`FaultKind::Killed`]): then its successor
+//! finds everything that was written, durable or not, and the power may fail later.
 //!
 //! # Invariants
 //!
-//! 1. Files are real descriptors (`memfd`), so they can be mapped.
+//! 1. A file that somebody wants to map is a real descriptor (`memfd`) from then on, and every
+//!    change of it goes there too.
 //! 2. What was written before a failed sync is not made durable by a later sync that succeeds.
 //! 3. An image has no history: what it holds is durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod content;
+mod crash;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use self::content::Content;
+pub use self::crash::CrashPoint;
+use self::crash::Image;
 use super::directory::RealFile;
 use super::{Access, Backend, BackendFile, ByteLock, Growth};
 use crate::sync::Mutex;
@@ -91,6 +101,8 @@ pub enum Change {
         file: usize,
         /// Whether the attempt failed.
         failed: bool,
+        /// Whether it failed and what it should have made durable is gone.
+        lost: bool,
     },
     /// The names in a directory were synced.
     SyncDir {
@@ -158,6 +170,11 @@ pub enum FaultKind {
     Enospc,
     /// A write stops half way and then fails with `ENOSPC`; other calls fail with `EIO`.
     Short,
+    /// With `EIO`, and what a failed sync should have made durable is gone at once: reading shows
+    /// what was there before.
+    Lost,
+    /// The process is dead. Nothing reaches the disk, but for half of a write now and then.
+    Killed,
 }
 
 /// Which calls fail.
@@ -171,25 +188,28 @@ pub struct Fault {
     pub lasting: bool,
 }
 
+/// A file as the running program sees it.
+#[derive(Default)]
+struct Live {
+    content: Content,
+    // As of the last sync.
+    synced: Content,
+    // Invariant 1.
+    memory: Option<Arc<OwnedFd>>,
+}
+
 struct World {
     // Files by identity.
-    files: Vec<Arc<OwnedFd>>,
+    files: Vec<Live>,
     // What was durable when this world began.
     start: Image,
-    names: BTreeMap<String, usize>,
-    directories: BTreeSet<String>,
-    history: Vec<Change>,
+    names: imbl::OrdMap<Arc<str>, usize>,
+    directories: imbl::OrdSet<Arc<str>>,
+    history: Vec<Arc<Change>>,
     calls: usize,
     fault: Option<Fault>,
     locks: Vec<(usize, u64, u64, ByteLock)>,
     owners: u64,
-}
-
-#[derive(Clone, Default)]
-struct Image {
-    names: BTreeMap<String, usize>,
-    directories: BTreeSet<String>,
-    content: Vec<Vec<u8>>,
 }
 
 /// A simulated disk with one store on it. Clones are the same disk.
@@ -201,31 +221,28 @@ impl Simulated {
     ///
     /// # Errors
     ///
-    /// If the system gives no memory file.
+    /// None so far.
     pub fn new() -> io::Result<Self> {
-        Self::from_image(Image::default())
+        Ok(Self::from_image(Image::default()))
     }
 
-    fn from_image(start: Image) -> io::Result<Self> {
-        let mut files = Vec::new();
-        for content in &start.content {
-            let fd = memory_file()?;
-            RealFile::new(Arc::clone(&fd)).write_at(&[content], 0)?;
-            files.push(fd);
-        }
-        let (names, directories) = (start.names.clone(), start.directories.clone());
+    fn from_image(start: Image) -> Self {
+        let live = |content: &Content| {
+            let (content, synced) = (content.clone(), content.clone());
+            Live { content, synced, memory: None }
+        };
         let world = World {
-            files,
+            files: start.content.iter().map(live).collect(),
+            names: start.names.clone(),
+            directories: start.directories.clone(),
             start,
-            names,
-            directories,
             history: Vec::new(),
             calls: 0,
             fault: None,
             locks: Vec::new(),
             owners: 0,
         };
-        Ok(Self(Arc::new(Mutex::new(world))))
+        Self(Arc::new(Mutex::new(world)))
     }
 
     /// Number of changes so far: the crash points are `0..=` this.
@@ -237,7 +254,7 @@ impl Simulated {
     /// The changes so far.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        self.0.lock().history.clone()
+        self.0.lock().history.iter().map(|change| (**change).clone()).collect()
     }
 
     /// Number of changing calls so far, failed ones included.
@@ -256,7 +273,29 @@ impl Simulated {
     /// The numbers of the changes that a crash before change `at` may or may not leave.
     #[must_use]
     pub fn undecided(&self, at: usize) -> Vec<usize> {
-        undecided(&self.0.lock().history[..at])
+        self.crash_point(at).undecided().map(|(number, _)| number).collect()
+    }
+
+    /// The crash before change number `at`.
+    #[must_use]
+    pub fn crash_point(&self, at: usize) -> CrashPoint {
+        let world = self.0.lock();
+        let mut point = CrashPoint::beginning(world.start.clone());
+        world.history[..at].iter().for_each(|change| point.advance(change));
+        point
+    }
+
+    /// The crash before each change, and after the last.
+    #[must_use]
+    pub fn crash_points(&self) -> Vec<CrashPoint> {
+        let world = self.0.lock();
+        let mut points = vec![CrashPoint::beginning(world.start.clone())];
+        let mut point = points[0].clone();
+        for change in &world.history {
+            point.advance(change);
+            points.push(point.clone());
+        }
+        points
     }
 
     /// A disk as a crash before change number `at` may leave it.
@@ -265,131 +304,40 @@ impl Simulated {
     ///
     /// # Errors
     ///
-    /// If the system gives no memory file.
+    /// None so far.
     pub fn crash_image(
         &self,
         at: usize,
-        mut choose: impl FnMut(usize, &Change) -> Survival,
+        choose: impl FnMut(usize, &Change) -> Survival,
     ) -> io::Result<Self> {
-        let world = self.0.lock();
-        let history = &world.history[..at];
-        let undecided: BTreeSet<usize> = undecided(history).into_iter().collect();
-        let mut image = world.start.clone();
-        image.content.resize(world.files.len(), Vec::new());
-        for (number, change) in history.iter().enumerate() {
-            let survival = match undecided.contains(&number) {
-                true => choose(number, change),
-                false => Survival::Kept,
-            };
-            if survival != Survival::Dropped {
-                image.apply(change, &survival);
-            }
-        }
-        let Image { names, directories, .. } = &mut image;
-        names.retain(|path, _| parent(path).is_empty() || directories.contains(parent(path)));
-        drop(world);
-        Self::from_image(image)
+        Ok(Self::after(&self.crash_point(at), choose))
+    }
+
+    /// A disk as a crash may leave it; see [`crash_image`](Self::crash_image).
+    pub fn after(point: &CrashPoint, choose: impl FnMut(usize, &Change) -> Survival) -> Self {
+        Self::from_image(point.image(choose))
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
         let mut world = self.0.lock();
         match world.next_fault() {
-            Some(FaultKind::Enospc) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-            Some(FaultKind::Eio | FaultKind::Short) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(kind) => Err(kind.error()),
             None => call(&mut world),
         }
     }
 
     fn opened(&self, world: &mut World, file: usize) -> Arc<dyn BackendFile> {
         world.owners += 1;
-        let real = RealFile::new(Arc::clone(&world.files[file]));
-        Arc::new(SimulatedFile { disk: self.clone(), real, file, owner: world.owners })
+        Arc::new(SimulatedFile { disk: self.clone(), file, owner: world.owners })
     }
 }
 
-/// Keeps invariant 2.
-fn undecided(history: &[Change]) -> Vec<usize> {
-    // From the end: which files and directories a later sync covers.
-    let (mut synced, mut synced_dirs) = (BTreeSet::new(), BTreeSet::new());
-    let mut undecided = Vec::new();
-    for (number, change) in history.iter().enumerate().rev() {
-        match change {
-            Change::Sync { file, failed: false } => {
-                synced.insert(*file);
-            }
-            Change::Sync { file, failed: true } => {
-                synced.remove(file);
-            }
-            Change::SyncDir { path } => {
-                synced_dirs.insert(path.as_str());
-            }
-            _ => {
-                let content = change.content_of().is_some_and(|file| !synced.contains(&file));
-                let names = change.names_of().is_some_and(|dir| !synced_dirs.contains(dir));
-                if content || names {
-                    undecided.push(number);
-                }
-            }
-        }
-    }
-    undecided.reverse();
-    undecided
-}
-
-impl Image {
-    fn apply(&mut self, change: &Change, survival: &Survival) {
-        match change {
-            Change::CreateDir { path } => {
-                self.directories.insert(path.clone());
-            }
-            Change::Create { path, file } => {
-                self.names.insert(path.clone(), *file);
-            }
-            Change::Rename { from, to, file } => {
-                if self.names.get(from) == Some(file) {
-                    self.names.remove(from);
-                }
-                self.names.insert(to.clone(), *file);
-            }
-            Change::Remove { path } => {
-                self.names.remove(path);
-            }
-            Change::Write { file, offset, bytes } => {
-                let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-                self.write(*file, start, bytes, survival);
-            }
-            Change::SetLen { file, len } => {
-                self.content[*file].resize(usize::try_from(*len).unwrap_or(usize::MAX), 0);
-            }
-            Change::Punch { file, offset, len } => {
-                let content = &mut self.content[*file];
-                let clip = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(content.len());
-                let (start, end) = (clip(*offset), clip(offset.saturating_add(*len)));
-                content[start..end].fill(0);
-            }
-            Change::Sync { .. } | Change::SyncDir { .. } => {}
-        }
-    }
-
-    fn write(&mut self, file: usize, start: usize, bytes: &[u8], survival: &Survival) {
-        let content = &mut self.content[file];
-        let end = start + bytes.len();
-        if content.len() < end {
-            content.resize(end, 0);
-        }
-        let first = start / SECTOR_BYTES;
-        for sector in first..end.div_ceil(SECTOR_BYTES) {
-            let kept = match survival {
-                Survival::Torn(sectors) => sectors.get(sector - first).copied().unwrap_or(false),
-                Survival::Kept => true,
-                Survival::Dropped => false,
-            };
-            let from = (sector * SECTOR_BYTES).max(start);
-            let to = ((sector + 1) * SECTOR_BYTES).min(end);
-            if kept {
-                content[from..to].copy_from_slice(&bytes[from - start..to - start]);
-            }
-        }
+impl FaultKind {
+    fn error(self) -> io::Error {
+        io::Error::from_raw_os_error(match self {
+            Self::Enospc => libc::ENOSPC,
+            Self::Eio | Self::Short | Self::Lost | Self::Killed => libc::EIO,
+        })
     }
 }
 
@@ -401,6 +349,62 @@ impl World {
         let fault = self.fault?;
         let hit = if fault.lasting { call >= fault.call } else { call == fault.call };
         hit.then_some(fault.kind)
+    }
+
+    fn note(&mut self, change: Change) {
+        self.history.push(Arc::new(change));
+    }
+
+    fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let live = &mut self.files[file];
+        live.content.write(offset, bytes);
+        if let Some(memory) = &live.memory {
+            RealFile::new(Arc::clone(memory)).write_at(&[bytes], offset)?;
+        }
+        self.note(Change::Write { file, offset, bytes: Arc::from(bytes) });
+        Ok(())
+    }
+
+    fn set_len(&mut self, file: usize, len: u64) -> io::Result<()> {
+        let live = &mut self.files[file];
+        live.content.set_len(len);
+        if let Some(memory) = &live.memory {
+            RealFile::new(Arc::clone(memory)).set_len(len)?;
+        }
+        self.note(Change::SetLen { file, len });
+        Ok(())
+    }
+
+    fn sync(&mut self, file: usize) -> io::Result<()> {
+        let fault = self.next_fault();
+        let live = &mut self.files[file];
+        let (failed, lost) = (fault.is_some(), fault == Some(FaultKind::Lost));
+        match fault {
+            None => live.synced = live.content.clone(),
+            Some(FaultKind::Lost) => live.content.revert(&live.synced),
+            Some(FaultKind::Killed) => return Err(FaultKind::Killed.error()),
+            Some(_) => {}
+        }
+        self.note(Change::Sync { file, failed, lost });
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+}
+
+impl Live {
+    /// Keeps invariant 1.
+    fn memory(&mut self) -> io::Result<Arc<OwnedFd>> {
+        if let Some(memory) = &self.memory {
+            return Ok(Arc::clone(memory));
+        }
+        let memory = memory_file()?;
+        let file = RealFile::new(Arc::clone(&memory));
+        file.set_len(self.content.len())?;
+        self.content.pages().try_for_each(|(offset, bytes)| {
+            let left = usize::try_from(self.content.len() - offset).unwrap_or(usize::MAX);
+            file.write_at(&[&bytes[..left.min(bytes.len())]], offset)
+        })?;
+        self.memory = Some(Arc::clone(&memory));
+        Ok(memory)
     }
 }
 
@@ -423,10 +427,10 @@ impl Backend for Simulated {
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
         self.call(|world| {
-            if !world.directories.insert(path.to_owned()) {
+            if world.directories.insert(Arc::from(path)).is_some() {
                 return Err(io::Error::from(io::ErrorKind::AlreadyExists));
             }
-            world.history.push(Change::CreateDir { path: path.to_owned() });
+            world.note(Change::CreateDir { path: path.to_owned() });
             Ok(())
         })
     }
@@ -440,9 +444,9 @@ impl Backend for Simulated {
                 return Err(not_found());
             }
             let file = world.files.len();
-            world.files.push(memory_file()?);
-            world.names.insert(path.to_owned(), file);
-            world.history.push(Change::Create { path: path.to_owned(), file });
+            world.files.push(Live::default());
+            world.names.insert(Arc::from(path), file);
+            world.note(Change::Create { path: path.to_owned(), file });
             Ok(self.opened(world, file))
         })
     }
@@ -462,9 +466,9 @@ impl Backend for Simulated {
         if !path.is_empty() && !world.directories.contains(path) {
             return Err(not_found());
         }
-        let all = world.names.keys().chain(&world.directories);
+        let all = world.names.keys().chain(world.directories.iter());
         let inside = all.filter(|name| parent(name) == path);
-        let last = |name: &String| name.rsplit('/').next().unwrap_or(name).to_owned();
+        let last = |name: &Arc<str>| name.rsplit('/').next().unwrap_or(name).to_owned();
         let names: BTreeSet<String> = inside.map(last).collect();
         Ok(names.into_iter().collect())
     }
@@ -472,9 +476,9 @@ impl Backend for Simulated {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.call(|world| {
             let file = world.names.remove(from).ok_or_else(not_found)?;
-            world.names.insert(to.to_owned(), file);
+            world.names.insert(Arc::from(to), file);
             let (from, to) = (from.to_owned(), to.to_owned());
-            world.history.push(Change::Rename { from, to, file });
+            world.note(Change::Rename { from, to, file });
             Ok(())
         })
     }
@@ -482,14 +486,14 @@ impl Backend for Simulated {
     fn remove(&self, path: &str) -> io::Result<()> {
         self.call(|world| {
             world.names.remove(path).ok_or_else(not_found)?;
-            world.history.push(Change::Remove { path: path.to_owned() });
+            world.note(Change::Remove { path: path.to_owned() });
             Ok(())
         })
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.call(|world| {
-            world.history.push(Change::SyncDir { path: path.to_owned() });
+            world.note(Change::SyncDir { path: path.to_owned() });
             Ok(())
         })
     }
@@ -497,44 +501,44 @@ impl Backend for Simulated {
 
 struct SimulatedFile {
     disk: Simulated,
-    real: RealFile,
     file: usize,
     owner: u64,
 }
 
 impl SimulatedFile {
-    fn written(&self, world: &mut World, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.real.write_at(&[bytes], offset)?;
-        world.history.push(Change::Write { file: self.file, offset, bytes: Arc::from(bytes) });
-        Ok(())
+    fn live<T>(&self, look: impl FnOnce(&mut Live) -> T) -> T {
+        look(&mut self.disk.0.lock().files[self.file])
     }
 }
 
 impl BackendFile for SimulatedFile {
     fn read_at(&self, bytes: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
-        self.real.read_at(bytes, offset_bytes)
+        Ok(self.live(|live| live.content.read(bytes, offset_bytes)))
     }
 
     fn write_at(&self, parts: &[&[u8]], offset_bytes: u64) -> io::Result<()> {
         let mut world = self.disk.0.lock();
         let bytes = parts.concat();
+        let half = &bytes[..bytes.len() / 2];
         match world.next_fault() {
-            Some(FaultKind::Eio) => Err(io::Error::from_raw_os_error(libc::EIO)),
-            Some(FaultKind::Enospc) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             Some(FaultKind::Short) => {
-                self.written(&mut world, &bytes[..bytes.len() / 2], offset_bytes)?;
-                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+                world.write(self.file, offset_bytes, half)?;
+                Err(FaultKind::Enospc.error())
             }
-            None => self.written(&mut world, &bytes, offset_bytes),
+            Some(FaultKind::Killed) if world.calls % 2 == 0 && world.history.len() % 2 == 0 => {
+                world.write(self.file, offset_bytes, half)?;
+                Err(FaultKind::Killed.error())
+            }
+            Some(kind) => Err(kind.error()),
+            None => world.write(self.file, offset_bytes, &bytes),
         }
     }
 
     fn allocate(&self, offset_bytes: u64, len_bytes: u64, growth: Growth) -> io::Result<()> {
         self.disk.call(|world| {
             let end = offset_bytes + len_bytes;
-            if growth == Growth::Extend && self.real.len()? < end {
-                self.real.set_len(end)?;
-                world.history.push(Change::SetLen { file: self.file, len: end });
+            if growth == Growth::Extend && world.files[self.file].content.len() < end {
+                world.set_len(self.file, end)?;
             }
             Ok(())
         })
@@ -542,41 +546,33 @@ impl BackendFile for SimulatedFile {
 
     fn punch(&self, offset_bytes: u64, len_bytes: u64) -> io::Result<()> {
         self.disk.call(|world| {
-            self.real.punch(offset_bytes, len_bytes)?;
+            let live = &mut world.files[self.file];
+            live.content.punch(offset_bytes, len_bytes);
+            if let Some(memory) = &live.memory {
+                RealFile::new(Arc::clone(memory)).punch(offset_bytes, len_bytes)?;
+            }
             let (offset, len) = (offset_bytes, len_bytes);
-            world.history.push(Change::Punch { file: self.file, offset, len });
+            world.note(Change::Punch { file: self.file, offset, len });
             Ok(())
         })
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.disk.call(|world| {
-            self.real.set_len(len_bytes)?;
-            world.history.push(Change::SetLen { file: self.file, len: len_bytes });
-            Ok(())
-        })
+        self.disk.call(|world| world.set_len(self.file, len_bytes))
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.real.len()
+        Ok(self.live(|live| live.content.len()))
     }
 
     fn allocated_bytes(&self) -> io::Result<u64> {
-        self.real.allocated_bytes()
+        Ok(self.live(|live| live.content.allocated_bytes()))
     }
 
     fn start_writeback(&self, _offset_bytes: u64, _len_bytes: u64) {}
 
     fn sync_data(&self) -> io::Result<()> {
-        let synced = self.disk.call(|world| {
-            world.history.push(Change::Sync { file: self.file, failed: false });
-            Ok(())
-        });
-        if synced.is_err() {
-            let failed = Change::Sync { file: self.file, failed: true };
-            self.disk.0.lock().history.push(failed);
-        }
-        synced
+        self.disk.0.lock().sync(self.file)
     }
 
     fn try_lock(&self, byte: u64, lock: ByteLock) -> io::Result<bool> {
@@ -599,7 +595,10 @@ impl BackendFile for SimulatedFile {
     }
 
     fn fd(&self) -> Arc<OwnedFd> {
-        self.real.fd()
+        match self.live(Live::memory) {
+            Ok(memory) => memory,
+            Err(error) => panic!("the system gives no memory file: {error}"),
+        }
     }
 }
 

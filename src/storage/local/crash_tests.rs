@@ -250,6 +250,94 @@ fn whichever_call_fails_no_acknowledged_commit_is_lost_and_a_full_disk_stops_not
     }
 }
 
+/// Found by the crash enumerator: a name that another process had not made durable when it was
+/// killed was built upon, and the older log files were deleted because of it.
+#[test]
+fn what_the_successor_of_a_killed_process_builds_on_survives_a_power_cut() {
+    let run = |disk: &Simulated, told: &mut Run| {
+        run(disk, told)?;
+        // A checkpoint at the very end of the last log file, and one record more.
+        let (engine, mut head) = open(disk)?;
+        let files = disk.list("log").unwrap();
+        while disk.list("log").unwrap() == files {
+            engine.checkpoint(&head)?;
+            head = commit(&engine, &head, 0, 2, true)?;
+        }
+        Ok::<_, StorageError>(())
+    };
+    let calls = {
+        let disk = Simulated::new().unwrap();
+        run(&disk, &mut Run::default()).unwrap();
+        disk.calls_count()
+    };
+    for call in 0..calls {
+        let disk = Simulated::new().unwrap();
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
+        run(&disk, &mut Run::default()).unwrap_err();
+        disk.set_fault(None);
+        let Ok((engine, head)) = open(&disk) else { continue };
+        let head = commit(&engine, &head, 2, 2, call % 2 == 0).unwrap();
+        let expected = writers(&engine, &head, PAGES);
+        for removed in [Survival::Dropped, Survival::Kept] {
+            let choose = |_, change: &Change| match change {
+                Change::Remove { .. } => removed.clone(),
+                _ => Survival::Dropped,
+            };
+            let image = disk.crash_image(disk.changes_count(), choose).unwrap();
+            let (engine, found) = open(&image).unwrap_or_else(|error| {
+                panic!("killed at call {call}, removals {removed:?}: {error}");
+            });
+            assert_eq!(found.tid, head.tid, "killed at call {call}");
+            assert_eq!(writers(&engine, &found, PAGES), expected, "killed at call {call}");
+        }
+    }
+}
+
+/// Names of files are as much a part of a commit as their content: a call that failed before may
+/// have left names that only the memory of the machine knows.
+#[test]
+fn whichever_call_fails_the_first_commit_after_it_survives_a_power_cut() {
+    let calls = {
+        let disk = Simulated::new().unwrap();
+        run(&disk, &mut Run::default()).unwrap();
+        disk.calls_count()
+    };
+    for call in 0..calls {
+        let disk = Simulated::new().unwrap();
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Eio, lasting: false }));
+        let _ = run(&disk, &mut Run::default());
+        disk.set_fault(None);
+        let (engine, head) = open(&disk).unwrap_or_else(|_| {
+            LocalEngine::create(&backend(&disk), &small()).unwrap();
+            open(&disk).unwrap()
+        });
+        let head = commit(&engine, &head, 0, 20, true).unwrap();
+        let end = disk.changes_count();
+        let image = disk.crash_image(end, |_, _| Survival::Dropped).unwrap();
+        let (engine, found) = open(&image).unwrap_or_else(|error| panic!("call {call}: {error}"));
+        assert_eq!(found.tid, head.tid, "call {call}");
+        healthy(&engine);
+    }
+}
+
+/// "No space" says that the handle goes on, which is not true of a sync.
+#[test]
+fn a_sync_that_finds_the_disk_full_is_a_failed_sync() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    for call in 0..9 {
+        let (engine, head) = open(&disk).unwrap();
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
+        let made = commit(&engine, &head, 0, 20, false);
+        disk.set_fault(None);
+        match made {
+            Ok(_) => {}
+            Err(StorageError::NoSpace { .. }) => assert!(!engine.is_poisoned(), "call {call}"),
+            Err(_) => assert!(engine.is_poisoned(), "call {call}"),
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_changes_nothing_and_the_store_goes_on_when_there_is_space() {
     let disk = Simulated::new().unwrap();

@@ -102,8 +102,27 @@ pub struct LocalEngine {
     extents: Extents,
     // The newest checkpoint.
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
-    // Holds the locks of invariant 1.
-    shared: Option<StoreFile>,
+    locks: Option<Locks>,
+}
+
+/// Holds the locks of invariant 1.
+///
+/// They belong to the open file, which a child of fork shares, if only until it starts a program:
+/// so they are given back by name when the engine goes, and by nobody but the process that took
+/// them.
+struct Locks {
+    shared: StoreFile,
+    process: u32,
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            // Giving a lock back does not fail; if it did, closing the file gives it back.
+            let _ = self.shared.try_lock(WRITER_BYTE, ByteLock::None);
+            let _ = self.shared.try_lock(READERS_BYTE, ByteLock::None);
+        }
+    }
 }
 
 impl LocalEngine {
@@ -155,7 +174,8 @@ impl LocalEngine {
     ) -> Result<(Self, State), StorageError> {
         let files = Files::new(Arc::clone(backend), mode == Mode::ReadWrite);
         let format = Format::read(&files)?;
-        let shared = lock(&files)?;
+        let process = std::process::id();
+        let locks = lock(&files)?.map(|shared| Locks { shared, process });
         let store = *format.uuid.as_bytes();
         let found = recovery::recover(&files, &store, options)?;
         let log = Arc::new(found.log);
@@ -167,7 +187,7 @@ impl LocalEngine {
             files,
             format,
             log,
-            shared,
+            locks,
         };
         if let Some(checkpoint) = found.checkpoint {
             engine.adopt(checkpoint);

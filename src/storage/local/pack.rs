@@ -28,7 +28,7 @@ use super::frame::{FrameContent, FrameKind, NewFrame, Seal};
 use super::free_space::Ranges;
 use super::log::{self, Chain, Position, Tail};
 use super::log_header::{LogHeader, log_path};
-use super::{LocalEngine, READERS_BYTE, to_usize};
+use super::{LocalEngine, Locks, READERS_BYTE, to_usize};
 use crate::storage::StorageError;
 use crate::storage::backend::{ByteLock, StoreFile};
 use crate::storage::engine::{Allocation, Engine, Packed};
@@ -76,7 +76,7 @@ struct Alone(Option<StoreFile>);
 
 impl Alone {
     fn new(engine: &LocalEngine) -> Result<Self, StorageError> {
-        let Some(shared) = &engine.shared else { return Ok(Self(None)) };
+        let Some(Locks { shared, .. }) = &engine.locks else { return Ok(Self(None)) };
         if shared.try_lock(READERS_BYTE, ByteLock::Exclusive)? {
             return Ok(Self(Some(shared.clone())));
         }

@@ -13,6 +13,8 @@
 //!    or absent, and of which no later record knows.
 //! 2. Opening for reading changes nothing.
 //! 3. After opening for writing everything that was replayed is durable.
+//! 4. Names are durable before anything is deleted because of them or built upon them: who gave
+//!    them may have died before its sync of the directory.
 //!
 //! # Failure
 //!
@@ -149,6 +151,9 @@ fn try_recover(
         }
     };
     if files.is_writable() {
+        // Invariant 4.
+        files.sync_dir("")?;
+        recovered.log.sync_names()?;
         let aside = files.aside();
         leftovers.push(FORMAT_TEMPORARY.to_owned());
         leftovers.iter().try_for_each(|path| aside.remove(path))?;
@@ -266,8 +271,7 @@ fn settle(log: &Log, before: &Tail, after: &Tail) -> Result<(), StorageError> {
     let file = log.file(after.position.file)?;
     let start = if before.position.file == after.position.file { before.position.page } else { 1 };
     write_again(&file, start, after.position.page)?;
-    file.sync()?;
-    log.sync_names()
+    file.sync()
 }
 
 fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {

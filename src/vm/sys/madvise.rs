@@ -6,10 +6,10 @@
 //!
 //! # Failure
 //!
-//! Advice is a wish. Kernels without huge pages or without `MADV_POPULATE_READ` (before 5.14)
-//! refuse it, and callers go on.
+//! Advice is a wish. Kernels without huge pages refuse it, and callers go on.
 
 use std::ffi::c_int;
+use std::io;
 use std::ptr::NonNull;
 
 use super::SysError;
@@ -27,8 +27,6 @@ pub(crate) enum Advice {
     Sequential,
     /// Start reading now.
     WillNeed,
-    /// Read now and enter the pages into the page tables, without copying them.
-    PopulateRead,
 }
 
 impl Advice {
@@ -39,7 +37,6 @@ impl Advice {
             Self::Random => libc::MADV_RANDOM,
             Self::Sequential => libc::MADV_SEQUENTIAL,
             Self::WillNeed => libc::MADV_WILLNEED,
-            Self::PopulateRead => libc::MADV_POPULATE_READ,
         }
     }
 }
@@ -51,6 +48,15 @@ pub(crate) fn advise(at: NonNull<u8>, len: usize, advice: Advice) -> Result<(), 
         0 => Ok(()),
         _ => Err(SysError::last("madvise")),
     }
+}
+
+/// Brings `[at, at + len)` into memory; whether touching it would have ended in SIGBUS.
+pub(crate) fn is_unreadable(at: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: reading pages into memory changes no content, whoever owns them (invariant 1).
+    let result = unsafe { libc::madvise(at.as_ptr().cast(), len, libc::MADV_POPULATE_READ) };
+    let errno = io::Error::last_os_error().raw_os_error();
+    // Other answers: an old kernel, no memory now, or addresses that are not mapped.
+    result != 0 && matches!(errno, Some(libc::EFAULT | libc::EHWPOISON))
 }
 
 /// Drops private copies in `[at, at + len)`: file pages read as the file again, others as zeros.

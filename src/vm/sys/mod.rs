@@ -4,7 +4,7 @@
 //! reservation, mapping, dirty, budget, memory_file
 //!     | pointers, lengths, enums                 ^ values or SysError
 //!     v                                          |
-//! mmap   madvise   pagemap   file   limits   ->  kernel
+//! mmap   madvise   pagemap   file   limits   bus   ->  kernel
 //! ```
 //!
 //! # Invariants
@@ -18,6 +18,7 @@
 //!
 //! [`SysError`] keeps apart what callers act upon: no memory, addresses taken, and the rest.
 
+pub(crate) mod bus;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod madvise;

@@ -107,3 +107,25 @@ fn a_child_cannot_write_through_the_store_of_its_parent() {
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
     assert_eq!(store.head(), zbigarray::Tid(2));
 }
+
+#[test]
+fn a_store_can_be_opened_again_while_a_child_still_has_its_files() {
+    let (dir, store) = fresh();
+    let (mut waiting, parent_is_done) = std::io::pipe().unwrap();
+    // SAFETY: the child waits for the pipe to be closed and leaves by `_exit`.
+    let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+        drop(parent_is_done);
+        let closed = std::io::Read::read(&mut waiting, &mut [0]).is_ok();
+        // SAFETY: as in `in_child`.
+        unsafe { libc::_exit(i32::from(!closed)) }
+    };
+    let store = reopened(&dir, store);
+    assert!(in_child(|| {
+        // Neither does a child take the lock away from its parent.
+        let path = store.path().to_owned();
+        drop(store);
+        zbigarray::Store::open(path, zbigarray::OpenOptions::default()).is_err()
+    }));
+    drop(parent_is_done);
+    assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)));
+}

@@ -76,10 +76,14 @@ fn damaged_data_is_an_error_that_says_where() {
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let whole = array.dynamic().select(&[]).unwrap();
     let found = array.dynamic().verify(&whole);
-    assert!(matches!(
-        found,
-        Err(ArrayError::Transaction(TransactionError::Storage(StorageError::Checksum { .. })))
-    ));
+    let is_named = |found: Result<(), ArrayError>| match found {
+        Err(ArrayError::Transaction(TransactionError::Data { array, block, byte, source })) => {
+            assert_eq!((array.as_str(), block, byte), ("a", 1, BLOCK));
+            matches!(*source, TransactionError::Storage(StorageError::Checksum { .. }))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(is_named(found));
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     // The other array is as good as ever.

@@ -24,6 +24,7 @@ mod gaps;
 mod indexing;
 mod persistence;
 mod resize;
+mod structured;
 mod whole;
 
 use ndarray::{ArrayD, IxDyn};

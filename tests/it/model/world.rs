@@ -63,6 +63,11 @@ impl World {
         self.versions.len() - 1
     }
 
+    /// The oldest commit that can be read.
+    pub(crate) fn oldest(&self) -> usize {
+        self.oldest
+    }
+
     /// What the store holds after each commit.
     pub(crate) fn versions(&self) -> &[Plain] {
         &self.versions

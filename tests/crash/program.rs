@@ -1,0 +1,434 @@
+//! A program that uses the engine as the layers above do: it commits, packs, dies, and remembers.
+//!
+//! ```text
+//! steps  commit | pack | checkpoint | pin | kill -> open again | failing call -> open again
+//!          \-> versions: what each commit must hold      \-> story: what a crash may leave
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. `versions[tid]` is what commit `tid` of this run must hold; the last one is the head.
+//! 2. After a call failed so that the engine refuses to write, or after the process died, the
+//!    store is opened again, and what is found then counts as acknowledged.
+
+use std::sync::Arc;
+
+use zbigarray::storage::StorageError;
+use zbigarray::storage::backend::Backend;
+use zbigarray::storage::backend::simulated::{Fault, FaultKind, Simulated};
+use zbigarray::storage::engine::{CommitLog, Engine};
+use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
+use zbigarray::storage::state::State;
+use zbigarray::units::{BLOCK_BYTES_MIN, Tid};
+
+use crate::dice::Dice;
+use crate::draft::{Done, Prepared};
+use crate::story::{Phase, Story};
+use crate::version::{Version, compare};
+
+/// What a program does more often than others do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flavor {
+    /// A bit of everything, on a disk that works.
+    Mixed,
+    /// History is forgotten and its space used again.
+    Packing,
+    /// Small commits, one after the other.
+    Small,
+    /// Names, attributes and tags.
+    Names,
+    /// The process is killed and started again.
+    Killed,
+    /// Calls fail.
+    Failing,
+}
+
+impl Flavor {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Mixed, Self::Killed, Self::Packing, Self::Failing, Self::Small, Self::Names];
+}
+
+/// Limits so small that few commits reach every edge.
+pub(crate) fn limits() -> LocalOptions {
+    LocalOptions {
+        block_bytes: BLOCK_BYTES_MIN,
+        log_roll_bytes: 48 << 10,
+        data_file_pages: 48,
+        checkpoint_bytes_min: 24 << 10,
+    }
+}
+
+/// The same disk as the engine wants it.
+pub(crate) fn backend(disk: &Simulated) -> Arc<dyn Backend> {
+    Arc::new(disk.clone())
+}
+
+/// A snapshot that somebody looks at.
+type Pin = (Arc<State>, Arc<Version>);
+
+/// A running program.
+pub(crate) struct Program {
+    pub(crate) disk: Simulated,
+    pub(crate) dice: Dice,
+    pub(crate) head: State,
+    pub(crate) story: Story,
+    options: LocalOptions,
+    engine: Option<LocalEngine>,
+    versions: Vec<Arc<Version>>,
+    oldest: usize,
+    pins: Vec<Pin>,
+    waiting: Option<Prepared>,
+    // The changing call during which the process dies.
+    dies_at: Option<usize>,
+    // Whether errors have a cause: calls were made to fail.
+    fails: bool,
+    // The first call that fails.
+    fails_at: usize,
+}
+
+impl Program {
+    /// A program that creates its store.
+    pub(crate) fn create(disk: Simulated, mut dice: Dice) -> Result<Self, String> {
+        let empty = Version { groups: Some([].into()), ..Version::default() };
+        let versions: Vec<Arc<Version>> = vec![Arc::new(empty)];
+        let mut story = Story::default();
+        let nothing = Phase {
+            exists: false,
+            versions: versions.clone().into(),
+            acknowledged: 0,
+            oldest: 0..=0,
+        };
+        story.note(0, nothing.clone());
+        let mut created = false;
+        if dice.once_in(3) {
+            let call = dice.index(20);
+            disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
+            created = LocalEngine::create(&backend(&disk), &limits()).is_ok();
+            disk.set_fault(None);
+        }
+        // Whoever finds a finished store opens it, and knows nothing of how it was made.
+        let named = disk.list("").unwrap().contains(&"format.json".to_owned());
+        if !created && !named {
+            let done = LocalEngine::create(&backend(&disk), &limits());
+            done.map_err(|error| format!("creation: {error}"))?;
+        }
+        if created || !named {
+            story.note(disk.changes_count(), Phase { exists: true, ..nothing });
+        }
+        let (engine, head) = open(&disk, &limits())?;
+        let mut program = Self::on(disk, limits(), (engine, head), versions, 0, dice);
+        program.story = story;
+        program.settle();
+        Ok(program)
+    }
+
+    /// A program that goes on with a store that it has just opened and that holds the newest of
+    /// `versions`.
+    pub(crate) fn on(
+        disk: Simulated,
+        options: LocalOptions,
+        (engine, head): (LocalEngine, State),
+        versions: Vec<Arc<Version>>,
+        oldest: usize,
+        dice: Dice,
+    ) -> Self {
+        Self {
+            disk,
+            dice,
+            head,
+            story: Story::default(),
+            options,
+            engine: Some(engine),
+            versions,
+            oldest,
+            pins: Vec::new(),
+            waiting: None,
+            dies_at: None,
+            fails: false,
+            fails_at: 0,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &LocalEngine {
+        self.engine.as_ref().unwrap()
+    }
+
+    /// What the head holds.
+    pub(crate) fn version(&self) -> &Arc<Version> {
+        self.versions.last().unwrap()
+    }
+
+    /// What commit `tid` holds.
+    pub(crate) fn version_of(&self, tid: u64) -> &Arc<Version> {
+        &self.versions[usize::try_from(tid).unwrap()]
+    }
+
+    /// A commit that can be read.
+    pub(crate) fn any_kept(&mut self) -> u64 {
+        let kept = self.versions.len() - self.oldest;
+        (self.oldest + self.dice.index(kept)) as u64
+    }
+
+    /// The phase between two steps.
+    pub(crate) fn settle(&mut self) {
+        let acknowledged = self.versions.len() - 1;
+        let (versions, oldest) = (self.versions.clone().into(), self.oldest..=self.oldest);
+        let phase = Phase { exists: true, versions, acknowledged, oldest };
+        self.story.note(self.disk.changes_count(), phase);
+    }
+
+    /// The phase of a step that may add a version or raise the oldest commit.
+    fn risk(&mut self, issued: Option<Arc<Version>>, oldest: usize) {
+        let acknowledged = self.versions.len() - 1;
+        let versions = self.versions.iter().cloned().chain(issued).collect();
+        let oldest = self.oldest..=oldest.max(self.oldest);
+        let phase = Phase { exists: true, versions, acknowledged, oldest };
+        self.story.note(self.disk.changes_count() + 1, phase);
+    }
+
+    /// Does `count` steps.
+    pub(crate) fn run(&mut self, count: usize, flavor: Flavor) -> Result<(), String> {
+        for _ in 0..count {
+            self.step(flavor)?;
+            self.restart_if_dead()?;
+        }
+        self.fails = false;
+        self.disk.set_fault(None);
+        if self.dies_at.take().is_some() || self.engine().is_poisoned() {
+            self.restart()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, flavor: Flavor) -> Result<(), String> {
+        let often = |this: Flavor, many: u64, few: u64| if this == flavor { few } else { many };
+        let dice = self.dice.below(1 << 32);
+        let turn = |n: u64, times: u64| (dice >> (2 * n)).is_multiple_of(times);
+        if turn(0, often(Flavor::Killed, 40, 3)) && self.dies_at.is_none() && !self.fails {
+            self.arm_kill();
+        } else if turn(1, often(Flavor::Failing, 1 << 32, 3)) && self.dies_at.is_none() {
+            self.arm_fault();
+        }
+        match () {
+            () if turn(2, often(Flavor::Packing, 12, 4)) => self.pack(),
+            () if turn(3, 9) => self.checkpoint(),
+            () if turn(4, 9) => {
+                self.pins.push((Arc::new(self.head.clone()), Arc::clone(self.version())));
+                Ok(())
+            }
+            () if turn(5, 9) => self.unpin(),
+            () if turn(6, 12) => self.look_back(),
+            () if turn(7, 20) => self.restart(),
+            () if turn(8, 8) => self.prepare(flavor),
+            () => self.commit(flavor),
+        }
+    }
+
+    fn arm_kill(&mut self) {
+        let call = self.dice.index(24);
+        self.dies_at = Some(self.disk.calls_count() + call);
+        self.disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
+    }
+
+    fn arm_fault(&mut self) {
+        const KINDS: [FaultKind; 5] =
+            [FaultKind::Eio, FaultKind::Lost, FaultKind::Short, FaultKind::Enospc, FaultKind::Lost];
+        let (call, kind) = (self.dice.index(10), KINDS[self.dice.index(KINDS.len())]);
+        self.fails = true;
+        self.fails_at = self.disk.calls_count() + call;
+        self.disk.set_fault(Some(Fault { call, kind, lasting: self.dice.once_in(8) }));
+    }
+
+    /// Keeps invariant 2.
+    fn restart_if_dead(&mut self) -> Result<(), String> {
+        if self.is_dead() {
+            return self.restart();
+        }
+        if self.fails && self.engine().is_poisoned() {
+            self.disk.set_fault(None);
+            // A program that does not look goes on: whatever it is told must be true.
+            for _ in 0..2 {
+                self.commit(Flavor::Mixed)?;
+            }
+            return self.restart();
+        }
+        if self.fails && self.disk.calls_count() > self.fails_at {
+            // The disk works again, and so must the store.
+            self.disk.set_fault(None);
+            self.fails = false;
+        }
+        Ok(())
+    }
+
+    /// The process ends, in whatever way, and another one opens the store.
+    fn restart(&mut self) -> Result<(), String> {
+        (self.engine, self.waiting, self.dies_at, self.fails) = (None, None, None, false);
+        self.pins.clear();
+        let phase = self.story.at(self.disk.changes_count() + 1).clone();
+        self.story.note(self.disk.changes_count() + 1, phase.clone());
+        if self.dice.once_in(4) {
+            // Recovery dies too.
+            let call = self.dice.index(6);
+            self.disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
+            drop(open(&self.disk, &self.options));
+        }
+        self.disk.set_fault(None);
+        let (engine, head) = open(&self.disk, &self.options)?;
+        let found = usize::try_from(head.tid.0).unwrap();
+        if !(phase.acknowledged..phase.versions.len()).contains(&found) {
+            let (from, to) = (phase.acknowledged, phase.versions.len() - 1);
+            return Err(format!("opened again: commit {found}, not {from} to {to}"));
+        }
+        self.oldest = usize::try_from(engine.oldest().0).unwrap();
+        if !phase.oldest.contains(&self.oldest) {
+            return Err(format!("oldest commit {}, not {:?}", self.oldest, phase.oldest));
+        }
+        self.versions = phase.versions[..=found].to_vec();
+        (self.engine, self.head) = (Some(engine), head);
+        self.settle();
+        self.compare_head()
+    }
+
+    fn compare_head(&self) -> Result<(), String> {
+        compare(self.engine(), &self.head, self.version())
+    }
+
+    /// An old commit, and every pinned one, is what it was.
+    fn look_back(&mut self) -> Result<(), String> {
+        let tid = self.any_kept();
+        let state = self.engine().load(Tid(tid));
+        let state = state.map_err(|error| format!("commit {tid}: {error}"))?;
+        compare(self.engine(), &state, self.version_of(tid))?;
+        self.compare_pins()
+    }
+
+    fn compare_pins(&self) -> Result<(), String> {
+        let pinned = |(state, version): &Pin| {
+            compare(self.engine(), state, version).map_err(|why| format!("pinned {why}"))
+        };
+        self.pins.iter().try_for_each(pinned)
+    }
+
+    fn unpin(&mut self) -> Result<(), String> {
+        if !self.pins.is_empty() {
+            let gone = self.dice.index(self.pins.len());
+            self.pins.swap_remove(gone);
+        }
+        let pinned: Vec<_> = self.pins.iter().map(|(state, _)| Arc::clone(state)).collect();
+        self.engine().unpin(&pinned).map_err(|error| format!("unpin: {error}"))?;
+        self.compare_pins()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), String> {
+        // A checkpoint that fails is none, and the store goes on.
+        if let Ok(based) = self.engine().checkpoint(&self.head) {
+            self.head = based;
+            self.compare_head()?;
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self) -> Result<(), String> {
+        let head = self.versions.len() as u64 - 1;
+        let keep = if self.dice.once_in(3) { head } else { self.any_kept() };
+        let pinned: Vec<_> = self.pins.iter().map(|(state, _)| Arc::clone(state)).collect();
+        if self.engine().is_poisoned() {
+            return Ok(());
+        }
+        self.risk(None, usize::try_from(keep).unwrap());
+        match self.engine().pack(Tid(keep), &pinned) {
+            Ok(packed) => {
+                self.head = packed.head;
+                self.oldest = usize::try_from(keep).unwrap();
+                self.settle();
+                self.compare_pins()?;
+                self.compare_head()
+            }
+            Err(error) => {
+                self.expect_fault("pack", &error)?;
+                if !self.is_dead() && !self.engine().is_poisoned() {
+                    self.settle();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dies_at.is_some_and(|call| self.disk.calls_count() > call)
+    }
+
+    /// An error without a cause is a failure of the store.
+    fn expect_fault(&self, what: &str, error: &StorageError) -> Result<(), String> {
+        let has_cause = self.is_dead() || self.fails;
+        if has_cause { Ok(()) } else { Err(format!("{what}: {error}")) }
+    }
+
+    /// Writes the data of a transaction that will commit later, or never.
+    fn prepare(&mut self, flavor: Flavor) -> Result<(), String> {
+        if let Some(old) = self.waiting.take() {
+            old.abort(self.engine());
+            return Ok(());
+        }
+        match Prepared::new(self, flavor) {
+            Ok(prepared) => self.waiting = Some(prepared),
+            Err(error) => self.expect_fault("prepare", &error)?,
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, flavor: Flavor) -> Result<(), String> {
+        let waited = if self.dice.once_in(2) { self.waiting.take() } else { None };
+        let is_late = waited.is_some();
+        let prepared = match waited {
+            Some(waited) => Ok(waited),
+            None => Prepared::new(self, flavor),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return self.expect_fault("writing data", &error),
+        };
+        let Some((draft, version)) = prepared.draft(&self.head, self.version()) else {
+            prepared.abort(self.engine());
+            return Ok(());
+        };
+        let version = Arc::new(version);
+        // A handle that refuses to write adds nothing to what an earlier call may have done.
+        let is_poisoned = self.engine().is_poisoned();
+        if !is_poisoned {
+            self.risk(Some(Arc::clone(&version)), self.oldest);
+        }
+        match prepared.commit(self.engine(), &draft, &self.head) {
+            Done::Committed(state) => {
+                self.head = *state;
+                self.versions.push(version);
+                self.settle();
+                if self.dice.once_in(2) {
+                    self.compare_head()?;
+                }
+                if self.engine().wants_checkpoint() { self.checkpoint() } else { Ok(()) }
+            }
+            Done::Unknown(error) => self.expect_fault("commit", &error),
+            Done::Failed(error) => {
+                let was_packed = is_late && matches!(error, StorageError::Packed { .. });
+                if !was_packed {
+                    self.expect_fault("commit", &error)?;
+                }
+                if !self.is_dead() && !is_poisoned {
+                    // It did not happen, for certain.
+                    self.settle();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Opens the store on `disk` for writing.
+pub(crate) fn open(
+    disk: &Simulated,
+    options: &LocalOptions,
+) -> Result<(LocalEngine, State), String> {
+    let opened = LocalEngine::open(&backend(disk), Mode::ReadWrite, options);
+    opened.map_err(|error| format!("opening: {error}"))
+}

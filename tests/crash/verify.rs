@@ -1,0 +1,158 @@
+//! Opens what a crash left, compares it with what may be there, works on and crashes again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zbigarray::storage::StorageError;
+use zbigarray::storage::backend::simulated::Simulated;
+use zbigarray::storage::engine::{CommitLog, Engine};
+use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
+use zbigarray::storage::state::State;
+use zbigarray::units::Tid;
+
+use crate::dice::Dice;
+use crate::image::image;
+use crate::program::{Flavor, Program, backend};
+use crate::story::Phase;
+use crate::version::compare;
+
+/// Most crashes one after the other.
+pub(crate) const DEPTH_MAX: usize = 8;
+
+/// Images so far, by the number of crashes that led to them, less one.
+#[derive(Default)]
+pub(crate) struct Counts([AtomicU64; DEPTH_MAX]);
+
+impl Counts {
+    pub(crate) fn total(&self) -> u64 {
+        self.by_depth().iter().sum()
+    }
+
+    pub(crate) fn by_depth(&self) -> [u64; DEPTH_MAX] {
+        std::array::from_fn(|depth| self.0[depth].load(Ordering::Relaxed))
+    }
+}
+
+/// Examines images.
+pub(crate) struct Examiner<'a> {
+    pub(crate) options: &'a LocalOptions,
+    /// Most crashes one after the other.
+    pub(crate) depth: usize,
+    pub(crate) counts: &'a Counts,
+}
+
+impl Examiner<'_> {
+    /// Examines what crash number `depth`, counted from 0, left.
+    pub(crate) fn examine(
+        &self,
+        disk: &Simulated,
+        phase: &Phase,
+        depth: usize,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        self.counts.0[depth].fetch_add(1, Ordering::Relaxed);
+        if dice.once_in(16) {
+            self.read_only(disk, phase)?;
+        }
+        let opened = LocalEngine::open(&backend(disk), Mode::ReadWrite, self.options);
+        let (engine, head) = match opened {
+            Ok(opened) => opened,
+            Err(StorageError::NotAStore { .. }) if !phase.exists => return self.create(disk),
+            Err(error) => return Err(format!("opening: {error}")),
+        };
+        let recovered = disk.changes_count();
+        compare_kept(&engine, &head, phase, dice)?;
+        let report =
+            engine.check(true, &mut |_, _| {}).map_err(|error| format!("check: {error}"))?;
+        if let Some(damage) = report.damage.first() {
+            return Err(format!("check: {damage}"));
+        }
+        if depth + 1 < self.depth && dice.once_in(3) {
+            return self.go_on(disk, (engine, head), (phase, recovered), depth, dice);
+        }
+        Ok(())
+    }
+
+    fn create(&self, disk: &Simulated) -> Result<(), String> {
+        LocalEngine::create(&backend(disk), self.options)
+            .map_err(|error| format!("creation where another one was not finished: {error}"))
+    }
+
+    /// Opening for reading finds the same and changes nothing.
+    fn read_only(&self, disk: &Simulated, phase: &Phase) -> Result<(), String> {
+        match LocalEngine::open(&backend(disk), Mode::ReadOnly, self.options) {
+            Ok((_, head)) => {
+                allowed(&head, phase).map_err(|why| format!("for reading: {why}"))?;
+            }
+            Err(StorageError::NotAStore { .. }) if !phase.exists => {}
+            Err(error) => return Err(format!("opening for reading: {error}")),
+        }
+        match disk.calls_count() {
+            0 => Ok(()),
+            _ => Err("opening for reading changed something".to_owned()),
+        }
+    }
+
+    /// Lets a program work on the store and crashes again, in its recovery or in its work.
+    fn go_on(
+        &self,
+        disk: &Simulated,
+        opened: (LocalEngine, State),
+        (phase, recovered): (&Phase, usize),
+        depth: usize,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        let found = usize::try_from(opened.1.tid.0).unwrap();
+        let versions = phase.versions[..=found].to_vec();
+        let oldest = usize::try_from(opened.0.oldest().0).unwrap();
+        let (options, dice_of_program) = (self.options.clone(), Dice::new(&[dice.next()]));
+        let mut program =
+            Program::on(disk.clone(), options, opened, versions, oldest, dice_of_program);
+        program.story.note(0, phase.clone());
+        program.settle();
+        let flavor = Flavor::ALL[dice.index(Flavor::ALL.len())];
+        let steps = dice.index(5);
+        program.run(steps, flavor).map_err(|why| format!("after crash {}: {why}", depth + 1))?;
+        let end = disk.changes_count();
+        for _ in 0..2 {
+            let end = if dice.once_in(3) { recovered } else { end };
+            let point = disk.crash_point(dice.index(end + 1));
+            let number = dice.below(1 << 40);
+            let again = image(&point, number, dice);
+            let phase = program.story.at(point.number());
+            self.examine(&again, phase, depth + 1, dice).map_err(|why| {
+                format!("crash {} before change {}: {why}", depth + 2, point.number())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn allowed(head: &State, phase: &Phase) -> Result<usize, String> {
+    let found = usize::try_from(head.tid.0).unwrap();
+    let (from, to) = (phase.acknowledged, phase.versions.len() - 1);
+    if (from..=to).contains(&found) {
+        return Ok(found);
+    }
+    Err(format!("commit {found} is the newest, not one of {from} to {to}"))
+}
+
+/// Compares the head, the oldest commit, and one between them.
+fn compare_kept(
+    engine: &LocalEngine,
+    head: &State,
+    phase: &Phase,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    let found = allowed(head, phase)?;
+    compare(engine, head, &phase.versions[found])?;
+    let oldest = usize::try_from(engine.oldest().0).unwrap();
+    if !phase.oldest.contains(&oldest) {
+        return Err(format!("commit {oldest} is the oldest, not one of {:?}", phase.oldest));
+    }
+    for at in [oldest, oldest + dice.index(found - oldest + 1)] {
+        let state = engine.load(Tid(at as u64));
+        let state = state.map_err(|error| format!("commit {at}: {error}"))?;
+        compare(engine, &state, &phase.versions[at])?;
+    }
+    Ok(())
+}
