@@ -19,6 +19,8 @@
 //! Every error names the file. A full disk or quota is [`StorageError::NoSpace`].
 
 mod directory;
+#[cfg(miri)]
+mod interpreted;
 #[doc(hidden)]
 pub mod simulated;
 

@@ -29,12 +29,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+#[cfg(not(miri))]
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use self::content::Content;
 pub use self::crash::CrashPoint;
 use self::crash::Image;
+#[cfg(not(miri))]
 use super::directory::RealFile;
+#[cfg(miri)]
+use super::interpreted::{RealFile, memory_file};
 use super::{Access, Backend, BackendFile, ByteLock, Growth};
 use crate::sync::Mutex;
 
@@ -408,6 +412,7 @@ impl Live {
     }
 }
 
+#[cfg(not(miri))]
 fn memory_file() -> io::Result<Arc<OwnedFd>> {
     Ok(Arc::new(memfd_create("zbigarray-simulated", MFdFlags::MFD_CLOEXEC)?))
 }
