@@ -87,6 +87,9 @@ pub trait BlobStore: Send + Sync {
     /// [`StorageError`] if they cannot be read in full.
     fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError>;
 
+    /// Where `place` is, for people: a file and a byte of it.
+    fn describe(&self, place: Place) -> String;
+
     /// The file to map for an extent at `place`; `None` if the engine's blobs cannot be mapped.
     ///
     /// # Errors
@@ -262,7 +265,7 @@ pub fn read_checked(
         };
         let expected = extent.sums()[unit as usize];
         if sum != expected {
-            let place = extent.place().after(u64::from(whole.start));
+            let place = blobs.describe(extent.place().after(u64::from(whole.start)));
             return Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum });
         }
     }

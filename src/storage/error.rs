@@ -60,12 +60,11 @@ pub enum StorageError {
     },
     /// Data does not match its checksum.
     #[error(
-        "{pages} pages of data at {place:?} are damaged: checksum {sum:08x}, \
-         expected {expected:08x}"
+        "{pages} pages from {place} on do not match their checksum: {sum:08x}, not {expected:08x}"
     )]
     Checksum {
-        /// Where they lie.
-        place: Place,
+        /// File and byte.
+        place: String,
         /// How many pages the checksum covers.
         pages: u64,
         /// As recorded.

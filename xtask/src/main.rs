@@ -4,6 +4,8 @@
 //! cargo xtask test    check + tests + Python oracle + demo      table in test.rs
 //! cargo xtask check   formatting, lints, documentation, deny    table in check.rs
 //! cargo xtask bench   every bench target, table, docs           bench.rs
+//! cargo xtask faults  failing calls, full and lying disks       faults.rs
+//! cargo xtask kill    processes killed while they commit        kill.rs
 //!                          \ steps.rs runs tables of steps /
 //! ```
 //!
@@ -18,6 +20,8 @@
 
 mod bench;
 mod check;
+mod faults;
+mod kill;
 mod miri;
 mod mutants;
 mod python;
@@ -48,6 +52,11 @@ cargo xtask COMMAND
   sanitize [thread|address]
                     the tests under ThreadSanitizer and AddressSanitizer
   mutants [FILE...] changes of the code that no test notices; hours
+  faults [--every K] [--only simulated|strace|fuse|images]
+                    every call that can fail fails: in the process, below it, on full disks
+                    --every K: one run in K
+  kill [--runs N] [--seed S]
+                    processes killed while they commit, again and again on the same stores
   help              this text
 ";
 
@@ -67,6 +76,14 @@ fn main() -> ExitCode {
         ["miri"] => miri::run(&workspace),
         ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
         ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
+        ["faults", rest @ ..] => match faults::Options::parse(rest) {
+            Ok(options) => faults::run(&workspace, &options),
+            Err(why) => usage(&format!("faults: {why}")),
+        },
+        ["kill", rest @ ..] => match kill::Options::parse(rest) {
+            Ok(options) => kill::run(&workspace, options),
+            Err(why) => usage(&format!("kill: {why}")),
+        },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS

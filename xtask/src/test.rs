@@ -21,10 +21,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
+use crate::faults;
+use crate::kill;
 use crate::python::{self, Python};
 use crate::shuttle;
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
+
+/// Of the runs of each rig of faults, one in so many: a minute in all.
+const FAULTS_EVERY: u32 = 12;
 
 /// `cargo xtask test`; `quick` leaves out what takes longest.
 pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
@@ -38,6 +43,8 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     }));
     if !quick {
         table.push(shuttle::short(workspace));
+        table.extend(faults::rows(workspace, FAULTS_EVERY));
+        table.push(kill::row(workspace, kill::Options::default()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));

@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint};
-use super::extents::{data_number, data_path};
+use super::extents::data_number;
 use super::format::Format;
 use super::log::{Log, Step, Tail};
 use super::log_header::{LogHeader, log_number, log_path};
-use super::{DIRECTORIES, LocalEngine, SHARED_PATH, format, recovery};
+use super::{DIRECTORIES, LocalEngine, SHARED_PATH, format, location, recovery};
 use crate::storage::StorageError;
 use crate::storage::check::{Damage, Report};
-use crate::storage::extent::{Extent, IN_LOG, Place, Segment};
+use crate::storage::extent::{Extent, Place, Segment};
 use crate::storage::state::{Space, State};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, Tid};
 
@@ -253,14 +253,6 @@ impl Check<'_> {
 fn missing(log: &Log, at: &Tail) -> StorageError {
     let what = format!("commit record {} is missing", at.tid.next());
     StorageError::Corrupted { place: log_path(log.chain().last), what }
-}
-
-fn location(place: Place) -> String {
-    let path = match place.in_log() {
-        true => log_path(place.file & !IN_LOG),
-        false => data_path(place.file),
-    };
-    format!("{path} at byte {}", place.page.saturating_mul(PAGE_BYTES))
 }
 
 /// Whether two extents share pages and do not mean the same by them.

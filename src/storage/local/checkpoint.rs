@@ -273,13 +273,13 @@ pub(super) fn write(
 ) -> Result<Checkpoint, StorageError> {
     let files = files.aside();
     let temporary = format!("checkpoint/.tmp-{:020}", tail.tid.0);
-    let written = write_aside(&files, store, state, tail, chain_first, &temporary);
+    let written = write_aside(&files, store, state, tail, chain_first, &temporary)
+        .and_then(|()| files.rename(&temporary, &checkpoint_path(tail.tid)));
     if let Err(error) = written {
         // The disk may be full: what is left of the attempt must not fill it.
         let _ = files.aside().remove(&temporary);
         return Err(error);
     }
-    files.rename(&temporary, &checkpoint_path(tail.tid))?;
     files.sync_dir("checkpoint")?;
     Checkpoint::open(&files, store, tail.tid)
 }

@@ -299,6 +299,15 @@ fn lock(files: &Files) -> Result<Option<StoreFile>, StorageError> {
     locked("another process packs it; try again later")
 }
 
+/// Where `place` is, for people.
+fn location(place: Place) -> String {
+    let path = match place.in_log() {
+        true => log_header::log_path(place.file & !IN_LOG),
+        false => extents::data_path(place.file),
+    };
+    format!("{path} at byte {}", place.page.saturating_mul(PAGE_BYTES))
+}
+
 /// `n` as an index; what does not fit cannot be indexed either.
 fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
@@ -327,6 +336,10 @@ impl BlobStore for LocalEngine {
     fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
         let offset = place.page.saturating_mul(PAGE_BYTES).saturating_add(offset_bytes);
         self.file_at(place)?.read_exact_at(bytes, offset)
+    }
+
+    fn describe(&self, place: Place) -> String {
+        location(place)
     }
 
     fn file_of(&self, place: Place, pages: u64) -> Result<Option<ExtentFile>, StorageError> {

@@ -252,6 +252,7 @@ fn write_log(
     let synced = result.and_then(|made| {
         engine.extents.sync()?;
         file.sync()?;
+        engine.files.rename(&temporary, &log_path(number))?;
         Ok(made)
     });
     let (tails, records) = match synced {
@@ -261,7 +262,6 @@ fn write_log(
             return Err(error);
         }
     };
-    engine.files.rename(&temporary, &log_path(number))?;
     engine.files.sync_dir("log")?;
     let chain = Chain { first: number, last: number, oldest: state.tid };
     Ok(NewLog { chain, head: new, tails, records })
