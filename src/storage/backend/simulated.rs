@@ -530,7 +530,7 @@ impl BackendFile for SimulatedFile {
                 world.write(self.file, offset_bytes, half)?;
                 Err(FaultKind::Enospc.error())
             }
-            Some(FaultKind::Killed) if world.calls % 2 == 0 && world.history.len() % 2 == 0 => {
+            Some(FaultKind::Killed) if world.calls.is_multiple_of(2) => {
                 world.write(self.file, offset_bytes, half)?;
                 Err(FaultKind::Killed.error())
             }

@@ -278,7 +278,7 @@ pub(crate) mod pagemap {
                     count += 1;
                 }
             };
-            let (start, len) = (super::super::to_usize(start), super::super::to_usize(end - start));
+            let (start, len) = (crate::vm::sys::to_usize(start), crate::vm::sys::to_usize(end - start));
             for_pages(start, len, |address, page, at| {
                 if is_written(page, at) {
                     add(address as u64);
@@ -294,8 +294,8 @@ pub(crate) mod pagemap {
             _buffer: &mut [u8],
             mut visit: impl FnMut(u64, Entry),
         ) -> Result<(), SysError> {
-            let start = super::super::to_usize(first) * PAGE;
-            for_pages(start, super::super::to_usize(count) * PAGE, |address, page, at| {
+            let start = crate::vm::sys::to_usize(first) * PAGE;
+            for_pages(start, crate::vm::sys::to_usize(count) * PAGE, |address, page, at| {
                 let entry = if is_written(page, at) { Entry::Written } else { Entry::Clean };
                 visit((address / PAGE) as u64, entry);
             });
