@@ -30,9 +30,7 @@ pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle::thread;
 
 /// Atomics for what belongs to the process (invariant 2).
-pub(crate) mod process {
-    pub(crate) use std::sync::atomic::AtomicU64;
-}
+pub(crate) use std::sync::atomic as process;
 
 /// How many threads the machine runs at once; at least one.
 #[cfg(not(shuttle))]

@@ -4,6 +4,7 @@
 //! every view is checked for initialised memory, alignment, provenance and aliasing.
 
 #![deny(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::sync::Arc;
 use std::thread;

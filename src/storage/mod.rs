@@ -28,6 +28,7 @@ mod error;
 pub mod extent;
 pub mod index;
 pub mod local;
+pub mod planted;
 pub mod record;
 pub mod state;
 

@@ -122,6 +122,7 @@ impl Prepared {
         if let Some(next) = action.apply(&choice.next) {
             choice.next = next;
             choice.named.extend(name);
+            program.count(action.event());
             if let Action::Move { to, .. } = action {
                 choice.named.insert(to.to_owned());
             }
@@ -157,7 +158,10 @@ impl Prepared {
             return Ok(());
         }
         match dice.below(12) {
-            0 => self.data(name, pages, Content::hole(pages)),
+            0 => {
+                program.count("hole");
+                self.data(name, pages, Content::hole(pages));
+            }
             1 if flavor != Flavor::Small => self.copy_old(program, &name, pages)?,
             _ => self.write(program, choice, name, pages)?,
         }
@@ -177,6 +181,7 @@ impl Prepared {
         choice.next = next;
         choice.named.insert(name.to_owned());
         self.actions.push(resize);
+        program.count("append");
         let pages = PageRange::new(from, to);
         if choice.take(name, pages) {
             self.write(program, choice, name.to_owned(), pages)?;
@@ -196,6 +201,7 @@ impl Prepared {
         let bytes = program.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
         if count <= choice.inline_left && program.dice.once_in(2) {
             choice.inline_left -= count;
+            program.count("inline");
             self.data(name, pages, Content::Inline(bytes));
             return Ok(());
         }
@@ -211,9 +217,14 @@ impl Prepared {
         let wish = Allocation { pages: pages_count, align_pages, phase_pages: 0, near };
         let place = program.engine().allocate(&wish)?;
         self.allocated.push((place, count));
+        program.count(if is_block { "block" } else { "run" });
+        if !program.places.insert(place) {
+            program.count("reused space");
+        }
         program.engine().write(place, &bytes)?;
         if program.dice.once_in(8) {
             // Overtaken by a later change of the same transaction.
+            program.count("overtaken");
             return Ok(());
         }
         let extent = Extent::new(place, pages_count, unit_pages, sums_of(&bytes, unit_pages));
@@ -236,6 +247,7 @@ impl Prepared {
         }
         let state = program.engine().load(Tid(tid))?;
         let Some(entry) = state.catalog.array(name) else { return Ok(()) };
+        program.count("old extent");
         for segment in state.page_map(entry.id).lookup(pages)? {
             let bytes = held.bytes[bytes_of(segment.pages)].to_vec();
             self.data(name.to_owned(), segment.pages, Content::Stored(segment.source, bytes));
@@ -370,6 +382,20 @@ impl Content {
 }
 
 impl Action {
+    /// Its name among the events.
+    fn event(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Remove { .. } => "remove",
+            Self::Move { .. } => "move",
+            Self::Attribute { .. } => "attribute",
+            Self::Tag { .. } => "tag",
+            Self::Resize { from, to, .. } if to < from => "shrink",
+            Self::Resize { .. } => "grow",
+            Self::Data { .. } => "run",
+        }
+    }
+
     /// The name it is about.
     fn name(&self) -> Option<&str> {
         match self {

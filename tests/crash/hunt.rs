@@ -9,6 +9,7 @@
 //! 1. Image `j` of point `p` of workload `w` is the same for a seed in every run.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,14 +23,16 @@ use crate::dice::Dice;
 use crate::image::{exhausted_after, image};
 use crate::model::plain::Plain;
 use crate::model::world;
-use crate::program::{Flavor, Program, limits};
+use crate::program::{Events, Flavor, Program, limits};
 use crate::story::Phase;
 use crate::verify::{Counts, DEPTH_MAX, Examiner};
 
-const WORKLOADS_MIN: u64 = 10;
-/// Every so many images there is one more workload.
-const IMAGES_OF_A_WORKLOAD: u64 = 2_000;
-const ENGINE_STEPS: usize = 24;
+/// So many programs for so many images; four times the images mean twice the programs.
+const WORKLOADS_MIN: u64 = 20;
+const IMAGES_MIN: u64 = 20_000;
+/// Most programs whose disks are in memory at once.
+const BATCH: u64 = 40;
+const ENGINE_STEPS: usize = 36;
 const ARRAY_STEPS: usize = 40;
 
 /// What to do.
@@ -44,12 +47,17 @@ pub(crate) struct Options {
 }
 
 /// What was done.
+#[derive(Default)]
 pub(crate) struct Summary {
     pub(crate) workloads: usize,
     pub(crate) points: usize,
     /// Points of which every subset of changes was tried.
     pub(crate) exhausted: usize,
     pub(crate) by_depth: [u64; DEPTH_MAX],
+    /// Images that were damaged to see whether it is noticed.
+    pub(crate) damaged: u64,
+    /// What the programs did before the first crash.
+    pub(crate) events: Events,
     pub(crate) time: Duration,
 }
 
@@ -67,6 +75,8 @@ struct Workload {
     options: LocalOptions,
     points: Vec<(CrashPoint, Phase)>,
     plain: Option<Vec<Plain>>,
+    events: Events,
+    changes: Vec<zbigarray::storage::backend::simulated::Change>,
 }
 
 thread_local! {
@@ -87,81 +97,155 @@ fn caught<T>(examination: impl FnOnce() -> Result<T, String>) -> Result<T, Strin
 /// Runs workload `number` of `seed`.
 fn workload(seed: u64, number: u64) -> Result<Workload, String> {
     let mut dice = Dice::new(&[seed, number]);
-    let (disk, story, options, plain) = if number % 5 == 4 {
+    let (disk, story, options, plain, events) = if number % 5 == 4 {
         let run = arrays::run(&mut dice, ARRAY_STEPS);
-        (run.disk, run.story, world::limits(), Some(run.plain))
+        (run.disk, run.story, world::limits(), Some(run.plain), Events::new())
     } else {
         let flavors = Flavor::ALL.len() as u64;
         let flavor = usize::try_from((number - number / 5) % flavors).unwrap();
         let mut program = Program::create(Simulated::new().unwrap(), dice)?;
         program.run(ENGINE_STEPS, Flavor::ALL[flavor])?;
-        (program.disk, program.story, limits(), None)
+        (program.disk, program.story, limits(), None, program.events)
     };
+    let changes = disk.changes();
     let points = disk.crash_points().into_iter();
     let points = points.map(|point| {
         let phase = story.at(point.number()).clone();
         (point, phase)
     });
-    Ok(Workload { options, points: points.collect(), plain })
+    Ok(Workload { options, points: points.collect(), plain, events, changes })
 }
 
 /// Examines images until there are enough or one is wrong.
 pub(crate) fn hunt(options: &Options) -> Result<Summary, Failure> {
-    let started = Instant::now();
-    let counts = Counts::default();
+    let run = Run { options, counts: &Counts::default(), started: Instant::now() };
+    let mut summary = Summary::default();
     if let Some([workload, ..]) = options.only {
-        let workloads = vec![(workload, prepared(options, workload)?)];
-        return only(options, &workloads[0].1, &counts, started);
+        run.only(&prepared(options, workload)?)?;
+        summary.workloads = 1;
+    } else {
+        // More images look at more programs, and closer at each of them.
+        let times = (options.images as f64 / IMAGES_MIN as f64).sqrt().max(1.0);
+        let count = (WORKLOADS_MIN as f64 * times) as u64;
+        let mut next = 0;
+        while next < count {
+            let end = (next + BATCH).min(count);
+            run.batch(next..end, options.images * end / count, &mut summary)?;
+            next = end;
+        }
     }
-    let count = WORKLOADS_MIN.max(options.images / IMAGES_OF_A_WORKLOAD);
-    let workloads: Vec<Workload> =
-        (0..count).map(|number| prepared(options, number)).collect::<Result<_, _>>()?;
+    summary.by_depth = run.counts.by_depth();
+    summary.damaged = run.counts.damaged();
+    summary.time = run.started.elapsed();
+    Ok(summary)
+}
+
+/// A run in progress.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    options: &'a Options,
+    counts: &'a Counts,
+    started: Instant,
+}
+
+impl Run<'_> {
+    /// Examines images of the workloads `numbers` until there are `images` in all.
+    fn batch(self, numbers: Range<u64>, images: u64, summary: &mut Summary) -> Result<(), Failure> {
+        let first = numbers.start;
+        let mut workloads = Vec::new();
+        for number in numbers {
+            let workload = prepared(self.options, number)?;
+            for (event, count) in &workload.events {
+                *summary.events.entry(event).or_default() += count;
+            }
+            workloads.push(workload);
+        }
+        let points = shuffled(self.options.seed, &workloads);
+        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let stop = AtomicBool::new(false);
+        let work = || {
+            while !stop.load(Ordering::Relaxed) && self.counts.total() < images {
+                let job = next.fetch_add(1, Ordering::Relaxed);
+                let (number, point) = points[job % points.len()];
+                let image = (job / points.len()) as u64;
+                let id = [first + number as u64, point as u64, image];
+                if let Err(failed) = self.examine(&workloads[number], id) {
+                    stop.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap().get_or_insert(failed);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> = (0..self.options.threads).map(|_| scope.spawn(work)).collect();
+            while helpers.iter().any(|helper| !helper.is_finished()) {
+                std::thread::sleep(Duration::from_millis(5));
+                crate::progress(self.counts.total(), self.options.images, self.started);
+            }
+        });
+        if let Some(failure) = failure.into_inner().unwrap() {
+            return Err(failure);
+        }
+        let jobs = next.load(Ordering::Relaxed);
+        let is_exhausted = |(at, &(number, point)): (usize, &(usize, usize))| {
+            let images = jobs.saturating_sub(at).div_ceil(points.len()) as u64;
+            let (point, _) = &workloads[number].points[point];
+            exhausted_after(point).is_some_and(|end| images + 1 >= end)
+        };
+        summary.workloads += workloads.len();
+        summary.points += points.len();
+        summary.exhausted += points.iter().enumerate().filter(|p| is_exhausted(*p)).count();
+        Ok(())
+    }
+
+    /// The image with this id, and what comes of it (invariant 1).
+    fn examine(self, workload: &Workload, id: [u64; 3]) -> Result<(), Failure> {
+        let (point, phase) = &workload.points[usize::try_from(id[1]).unwrap()];
+        let mut dice = Dice::new(&[self.options.seed, id[0], id[1], id[2]]);
+        let disk = image(point, id[2], &mut dice);
+        let (options, depth, counts) = (&workload.options, self.options.depth, self.counts);
+        let examiner = Examiner { options, depth, counts };
+        let result = caught(|| match &workload.plain {
+            Some(plain) if phase.exists && dice.once_in(32) => {
+                counts.note(0);
+                arrays::examine(&disk, plain);
+                Ok(())
+            }
+            _ => examiner.examine(&disk, phase, 0, &mut dice),
+        });
+        result.map_err(|what| {
+            let (images, arguments) = (counts.total(), arguments(self.options, id));
+            Failure { images, arguments, what }
+        })
+    }
+
+    /// One image again, with what is known of it.
+    fn only(self, workload: &Workload) -> Result<(), Failure> {
+        let id = self.options.only.unwrap_or_default();
+        let at = usize::try_from(id[1]).unwrap();
+        let Some((point, phase)) = workload.points.get(at) else { return Ok(()) };
+        let newest = phase.versions.len() - 1;
+        println!("crash before change {at}: commit {} to {newest}", phase.acknowledged);
+        for (number, change) in workload.changes.iter().enumerate().take(at) {
+            println!("  {number} {}", crate::shown(change));
+        }
+        for (number, change) in point.undecided() {
+            println!("  may survive: {number} {}", crate::shown(change));
+        }
+        self.examine(workload, id)
+    }
+}
+
+/// All points of all workloads, by number, in an order given by dice.
+fn shuffled(seed: u64, workloads: &[Workload]) -> Vec<(usize, usize)> {
     let mut points: Vec<(usize, usize)> = Vec::new();
     for (number, workload) in workloads.iter().enumerate() {
         points.extend((0..workload.points.len()).map(|point| (number, point)));
     }
-    let mut dice = Dice::new(&[options.seed]);
+    let mut dice = Dice::new(&[seed]);
     for end in (1..points.len()).rev() {
         points.swap(end, dice.index(end + 1));
     }
-    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
-    let stop = AtomicBool::new(false);
-    let work = || {
-        while !stop.load(Ordering::Relaxed) && counts.total() < options.images {
-            let job = next.fetch_add(1, Ordering::Relaxed);
-            let (number, point) = points[job % points.len()];
-            let image = (job / points.len()) as u64;
-            let id = [number as u64, point as u64, image];
-            if let Err(what) = examine(options, &workloads[number], id, &counts) {
-                stop.store(true, Ordering::Relaxed);
-                let arguments = arguments(options, id);
-                let failed = Failure { images: counts.total(), arguments, what };
-                failure.lock().unwrap().get_or_insert(failed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let helpers: Vec<_> = (0..options.threads).map(|_| scope.spawn(work)).collect();
-        while helpers.iter().any(|helper| !helper.is_finished()) {
-            std::thread::sleep(Duration::from_millis(20));
-            crate::progress(counts.total(), options.images, started);
-        }
-    });
-    if let Some(failure) = failure.into_inner().unwrap() {
-        return Err(failure);
-    }
-    let images_each = |at: usize| (next.load(Ordering::Relaxed) - at).div_ceil(points.len()) as u64;
-    let is_exhausted = |(at, &(number, point)): (usize, &(usize, usize))| {
-        let (point, _) = &workloads[number].points[point];
-        exhausted_after(point).is_some_and(|end| images_each(at) + 1 >= end)
-    };
-    Ok(Summary {
-        workloads: workloads.len(),
-        points: points.len(),
-        exhausted: points.iter().enumerate().filter(|point| is_exhausted(*point)).count(),
-        by_depth: counts.by_depth(),
-        time: started.elapsed(),
-    })
+    points
 }
 
 fn prepared(options: &Options, number: u64) -> Result<Workload, Failure> {
@@ -174,49 +258,4 @@ fn prepared(options: &Options, number: u64) -> Result<Workload, Failure> {
 fn arguments(options: &Options, [workload, point, image]: [u64; 3]) -> String {
     let Options { seed, depth, .. } = options;
     format!("--seed {seed} --depth {depth} --workload {workload} --point {point} --image {image}")
-}
-
-/// The image with this id, and what comes of it (invariant 1).
-fn examine(
-    options: &Options,
-    workload: &Workload,
-    id: [u64; 3],
-    counts: &Counts,
-) -> Result<(), String> {
-    let (point, phase) = &workload.points[usize::try_from(id[1]).unwrap()];
-    let mut dice = Dice::new(&[options.seed, id[0], id[1], id[2]]);
-    let disk = image(point, id[2], &mut dice);
-    let examiner = Examiner { options: &workload.options, depth: options.depth, counts };
-    caught(|| match &workload.plain {
-        Some(plain) if phase.exists && dice.once_in(32) => {
-            arrays::examine(&disk, plain);
-            Ok(())
-        }
-        _ => examiner.examine(&disk, phase, 0, &mut dice),
-    })
-}
-
-fn only(
-    options: &Options,
-    workload: &Workload,
-    counts: &Counts,
-    started: Instant,
-) -> Result<Summary, Failure> {
-    let id = options.only.unwrap_or_default();
-    let at = usize::try_from(id[1]).unwrap();
-    if let Some((point, phase)) = workload.points.get(at) {
-        println!(
-            "crash before change {}, commit {} to {}",
-            at,
-            phase.acknowledged,
-            phase.versions.len() - 1
-        );
-        for (number, change) in point.undecided() {
-            println!("  may survive: {number} {}", crate::shown(change));
-        }
-    }
-    let result = examine(options, workload, id, counts);
-    result.map_err(|what| Failure { images: 1, arguments: arguments(options, id), what })?;
-    let (by_depth, time) = (counts.by_depth(), started.elapsed());
-    Ok(Summary { workloads: 1, points: 1, exhausted: 0, by_depth, time })
 }

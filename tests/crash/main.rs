@@ -20,6 +20,7 @@
 )]
 
 mod arrays;
+mod damage;
 mod dice;
 mod draft;
 mod hunt;
@@ -38,6 +39,7 @@ use std::time::Instant;
 use zbigarray::storage::backend::simulated::Change;
 
 use hunt::{Failure, Options, Summary};
+use program::WANTED;
 
 /// Images of the short run.
 const SHORT: u64 = 1_500;
@@ -51,13 +53,71 @@ fn main() -> ExitCode {
     if words.first() != Some(&"enumerate") {
         return as_test(&words, &options);
     }
-    match parse(&words[1..], &mut options) {
-        Ok(()) => run(&options),
+    let (mut bug, mut rest) = (None, words[1..].to_vec());
+    if let Some(at) = rest.iter().position(|word| *word == "--bugs") {
+        rest.remove(at);
+        bug = Some("");
+    }
+    if let Some(at) = rest.iter().position(|word| *word == "--bug") {
+        bug = rest.drain(at..(at + 2).min(rest.len())).nth(1).or(Some(""));
+    }
+    let parsed = parse(&rest, &mut options);
+    match parsed
+        .and_then(|()| bug.map_or_else(|| Ok(run(&options)), |name| hunt_bugs(name, &options)))
+    {
+        Ok(status) => status,
         Err(why) => {
             eprintln!("crash: {why}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Plants each bug whose name contains `name` and prints how many images it took to find it.
+#[cfg(feature = "planted-bugs")]
+fn hunt_bugs(name: &str, options: &Options) -> Result<ExitCode, String> {
+    use zbigarray::storage::planted::{ALL, plant};
+    const IMAGES_MAX: u64 = 10_000;
+    hunt::silence_panics();
+    let wanted: Vec<_> =
+        ALL.iter().filter(|(bug, _)| name.is_empty() || format!("{bug:?}") == name).collect();
+    if wanted.is_empty() {
+        return Err(format!("there is no bug `{name}`"));
+    }
+    let started = Instant::now();
+    let (mut survived, mut most) = (0, 0);
+    println!("| planted bug | what it breaks | images until found | found as |");
+    println!("|---|---|--:|---|");
+    for &&(bug, breaks) in &wanted {
+        plant(Some(bug));
+        let result =
+            hunt::hunt(&Options { images: options.images.min(IMAGES_MAX), ..options.clone() });
+        plant(None);
+        let (images, what) = match result {
+            Ok(_) => {
+                survived += 1;
+                ("**survived**".to_owned(), String::new())
+            }
+            Err(Failure { images, what, arguments }) => {
+                most = most.max(images);
+                if !name.is_empty() {
+                    println!("cargo xtask crash --bug {name} {arguments}");
+                }
+                (images.to_string(), what)
+            }
+        };
+        let what: String = what.replace('|', "/").chars().take(110).collect();
+        println!("| `{bug:?}` | {breaks} | {images} | {what} |");
+    }
+    let time = started.elapsed().as_secs_f64();
+    let (count, found) = (wanted.len(), wanted.len() - survived);
+    println!("crash: {found} of {count} planted bugs found, at most {most} images, {time:.1} s");
+    Ok(if survived == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn hunt_bugs(_name: &str, _options: &Options) -> Result<ExitCode, String> {
+    Err("bugs are planted only in a build with the feature `planted-bugs`".to_owned())
 }
 
 /// Behaves as a test program with one test does.
@@ -103,7 +163,13 @@ fn run(options: &Options) -> ExitCode {
     match hunt::hunt(options) {
         Ok(summary) => {
             println!("crash: {}", told(&summary));
-            ExitCode::SUCCESS
+            let missing: Vec<_> =
+                WANTED.iter().filter(|event| !summary.events.contains_key(*event)).collect();
+            if options.only.is_some() || missing.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            println!("crash: FAILED: no program did this: {missing:?}");
+            ExitCode::FAILURE
         }
         Err(Failure { images, arguments, what }) => {
             println!("crash: FAILED after {images} images: {what}");
@@ -114,16 +180,20 @@ fn run(options: &Options) -> ExitCode {
 }
 
 fn told(summary: &Summary) -> String {
-    let Summary { workloads, points, exhausted, by_depth, time } = summary;
+    let Summary { workloads, points, exhausted, by_depth, damaged, events, time } = summary;
+    let events: Vec<String> =
+        events.iter().map(|(event, count)| format!("{event} {count}")).collect();
     let images: u64 = by_depth.iter().sum();
     let levels: Vec<String> =
         by_depth.iter().take_while(|count| **count > 0).map(ToString::to_string).collect();
     let rate = images as f64 / time.as_secs_f64();
     format!(
         "{workloads} workloads, {points} crash points, all subsets at {exhausted}; {images} images \
-         in {:.1} s, {rate:.0}/s; by crashes in a row: {}",
+         in {:.1} s, {rate:.0}/s; by crashes in a row: {}; {damaged} damaged and noticed\n\
+         crash: programs did: {}",
         time.as_secs_f64(),
-        levels.join(", ")
+        levels.join(", "),
+        events.join(", ")
     )
 }
 

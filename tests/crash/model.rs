@@ -7,4 +7,5 @@ pub(crate) mod plain;
 #[path = "../it/model/steps.rs"]
 pub(crate) mod steps;
 #[path = "../it/model/world.rs"]
+#[allow(dead_code, reason = "each of the two programs uses the part it needs")]
 pub(crate) mod world;

@@ -11,12 +11,14 @@
 //! 2. After a call failed so that the engine refuses to write, or after the process died, the
 //!    store is opened again, and what is found then counts as acknowledged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use zbigarray::storage::StorageError;
 use zbigarray::storage::backend::Backend;
 use zbigarray::storage::backend::simulated::{Fault, FaultKind, Simulated};
 use zbigarray::storage::engine::{CommitLog, Engine};
+use zbigarray::storage::extent::Place;
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
 use zbigarray::storage::state::State;
 use zbigarray::units::{BLOCK_BYTES_MIN, Tid};
@@ -63,6 +65,40 @@ pub(crate) fn backend(disk: &Simulated) -> Arc<dyn Backend> {
     Arc::new(disk.clone())
 }
 
+/// How often something happened, by name.
+pub(crate) type Events = BTreeMap<&'static str, u64>;
+
+/// What the programs of a run must have done, or they show nothing.
+pub(crate) const WANTED: [&str; 27] = [
+    "commit",
+    "inline",
+    "run",
+    "block",
+    "reused space",
+    "append",
+    "shrink",
+    "grow",
+    "hole",
+    "old extent",
+    "overtaken",
+    "late commit",
+    "create",
+    "remove",
+    "move",
+    "attribute",
+    "tag",
+    "checkpoint",
+    "log roll",
+    "pack",
+    "pinned pack",
+    "restart",
+    "kill",
+    "killed recovery",
+    "failed call",
+    "full disk",
+    "unknown",
+];
+
 /// A snapshot that somebody looks at.
 type Pin = (Arc<State>, Arc<Version>);
 
@@ -72,6 +108,9 @@ pub(crate) struct Program {
     pub(crate) dice: Dice,
     pub(crate) head: State,
     pub(crate) story: Story,
+    pub(crate) events: Events,
+    /// Where extents were written before.
+    pub(crate) places: BTreeSet<Place>,
     options: LocalOptions,
     engine: Option<LocalEngine>,
     versions: Vec<Arc<Version>>,
@@ -84,6 +123,8 @@ pub(crate) struct Program {
     fails: bool,
     // The first call that fails.
     fails_at: usize,
+    // Whether a commit was neither done nor refused.
+    unknown: bool,
 }
 
 impl Program {
@@ -137,6 +178,8 @@ impl Program {
             dice,
             head,
             story: Story::default(),
+            events: Events::new(),
+            places: BTreeSet::new(),
             options,
             engine: Some(engine),
             versions,
@@ -146,11 +189,16 @@ impl Program {
             dies_at: None,
             fails: false,
             fails_at: 0,
+            unknown: false,
         }
     }
 
     pub(crate) fn engine(&self) -> &LocalEngine {
         self.engine.as_ref().unwrap()
+    }
+
+    pub(crate) fn count(&mut self, event: &'static str) {
+        *self.events.entry(event).or_default() += 1;
     }
 
     /// What the head holds.
@@ -194,7 +242,7 @@ impl Program {
         }
         self.fails = false;
         self.disk.set_fault(None);
-        if self.dies_at.take().is_some() || self.engine().is_poisoned() {
+        if self.dies_at.take().is_some() || self.unknown || self.engine().is_poisoned() {
             self.restart()?;
         }
         Ok(())
@@ -206,7 +254,7 @@ impl Program {
         let turn = |n: u64, times: u64| (dice >> (2 * n)).is_multiple_of(times);
         if turn(0, often(Flavor::Killed, 40, 3)) && self.dies_at.is_none() && !self.fails {
             self.arm_kill();
-        } else if turn(1, often(Flavor::Failing, 1 << 32, 3)) && self.dies_at.is_none() {
+        } else if turn(1, often(Flavor::Failing, 30, 3)) && self.dies_at.is_none() {
             self.arm_fault();
         }
         match () {
@@ -242,10 +290,12 @@ impl Program {
     /// Keeps invariant 2.
     fn restart_if_dead(&mut self) -> Result<(), String> {
         if self.is_dead() {
+            self.count("kill");
             return self.restart();
         }
-        if self.fails && self.engine().is_poisoned() {
+        if self.fails && (self.unknown || self.engine().is_poisoned()) {
             self.disk.set_fault(None);
+            self.count("failed call");
             // A program that does not look goes on: whatever it is told must be true.
             for _ in 0..2 {
                 self.commit(Flavor::Mixed)?;
@@ -254,6 +304,7 @@ impl Program {
         }
         if self.fails && self.disk.calls_count() > self.fails_at {
             // The disk works again, and so must the store.
+            self.count("full disk");
             self.disk.set_fault(None);
             self.fails = false;
         }
@@ -263,14 +314,21 @@ impl Program {
     /// The process ends, in whatever way, and another one opens the store.
     fn restart(&mut self) -> Result<(), String> {
         (self.engine, self.waiting, self.dies_at, self.fails) = (None, None, None, false);
+        self.unknown = false;
         self.pins.clear();
         let phase = self.story.at(self.disk.changes_count() + 1).clone();
         self.story.note(self.disk.changes_count() + 1, phase.clone());
-        if self.dice.once_in(4) {
-            // Recovery dies too.
-            let call = self.dice.index(6);
-            self.disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
-            drop(open(&self.disk, &self.options));
+        self.count("restart");
+        if self.dice.once_in(3) {
+            // Opening dies or fails too.
+            const KINDS: [FaultKind; 4] =
+                [FaultKind::Killed, FaultKind::Killed, FaultKind::Lost, FaultKind::Eio];
+            let (call, kind) = (self.dice.index(6), KINDS[self.dice.index(KINDS.len())]);
+            let lasting = kind == FaultKind::Killed;
+            self.disk.set_fault(Some(Fault { call, kind, lasting }));
+            if open(&self.disk, &self.options).is_err() {
+                self.count("killed recovery");
+            }
         }
         self.disk.set_fault(None);
         let (engine, head) = open(&self.disk, &self.options)?;
@@ -323,6 +381,7 @@ impl Program {
         // A checkpoint that fails is none, and the store goes on.
         if let Ok(based) = self.engine().checkpoint(&self.head) {
             self.head = based;
+            self.count("checkpoint");
             self.compare_head()?;
         }
         Ok(())
@@ -339,6 +398,7 @@ impl Program {
         match self.engine().pack(Tid(keep), &pinned) {
             Ok(packed) => {
                 self.head = packed.head;
+                self.count(if pinned.is_empty() { "pack" } else { "pinned pack" });
                 self.oldest = usize::try_from(keep).unwrap();
                 self.settle();
                 self.compare_pins()?;
@@ -398,9 +458,14 @@ impl Program {
         if !is_poisoned {
             self.risk(Some(Arc::clone(&version)), self.oldest);
         }
+        let files = self.disk.list("log").unwrap();
         match prepared.commit(self.engine(), &draft, &self.head) {
             Done::Committed(state) => {
                 self.head = *state;
+                self.count(if is_late { "late commit" } else { "commit" });
+                if files != self.disk.list("log").unwrap() {
+                    self.count("log roll");
+                }
                 self.versions.push(version);
                 self.settle();
                 if self.dice.once_in(2) {
@@ -408,7 +473,11 @@ impl Program {
                 }
                 if self.engine().wants_checkpoint() { self.checkpoint() } else { Ok(()) }
             }
-            Done::Unknown(error) => self.expect_fault("commit", &error),
+            Done::Unknown(error) => {
+                self.unknown = true;
+                self.count("unknown");
+                self.expect_fault("commit", &error)
+            }
             Done::Failed(error) => {
                 let was_packed = is_late && matches!(error, StorageError::Packed { .. });
                 if !was_packed {

@@ -9,6 +9,7 @@ use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
 use zbigarray::storage::state::State;
 use zbigarray::units::Tid;
 
+use crate::damage;
 use crate::dice::Dice;
 use crate::image::image;
 use crate::program::{Flavor, Program, backend};
@@ -20,7 +21,11 @@ pub(crate) const DEPTH_MAX: usize = 8;
 
 /// Images so far, by the number of crashes that led to them, less one.
 #[derive(Default)]
-pub(crate) struct Counts([AtomicU64; DEPTH_MAX]);
+pub(crate) struct Counts {
+    by_depth: [AtomicU64; DEPTH_MAX],
+    // Images that were damaged to see whether it is noticed.
+    damaged: AtomicU64,
+}
 
 impl Counts {
     pub(crate) fn total(&self) -> u64 {
@@ -28,7 +33,16 @@ impl Counts {
     }
 
     pub(crate) fn by_depth(&self) -> [u64; DEPTH_MAX] {
-        std::array::from_fn(|depth| self.0[depth].load(Ordering::Relaxed))
+        std::array::from_fn(|depth| self.by_depth[depth].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// One more image after `depth` crashes and one.
+    pub(crate) fn note(&self, depth: usize) {
+        self.by_depth[depth].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -49,7 +63,7 @@ impl Examiner<'_> {
         depth: usize,
         dice: &mut Dice,
     ) -> Result<(), String> {
-        self.counts.0[depth].fetch_add(1, Ordering::Relaxed);
+        self.counts.note(depth);
         if dice.once_in(16) {
             self.read_only(disk, phase)?;
         }
@@ -65,6 +79,10 @@ impl Examiner<'_> {
             engine.check(true, &mut |_, _| {}).map_err(|error| format!("check: {error}"))?;
         if let Some(damage) = report.damage.first() {
             return Err(format!("check: {damage}"));
+        }
+        if dice.once_in(6) {
+            self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+            return damage::is_noticed(disk, (&engine, &head), phase, self.options, dice);
         }
         if depth + 1 < self.depth && dice.once_in(3) {
             return self.go_on(disk, (engine, head), (phase, recovered), depth, dice);

@@ -18,12 +18,11 @@ use crate::child::{self, Task};
 use crate::judge::{Told, goes_on, judge};
 use crate::lossy::REQUESTS;
 use crate::served;
-use crate::table::{Table, sampled};
+use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS, Workload};
 
 /// Commits of each workload.
 const COMMITS: u64 = 10;
-const SEED: u64 = 13;
 /// Space of the file system, in steps of so many bytes.
 const CAP_STEP_BYTES: usize = 60_000;
 const CAPS: usize = 60;
@@ -37,22 +36,22 @@ const WAYS: [(&str, &str); 5] = [
     ("lost", "EIO, data gone"),
 ];
 
-/// Runs the table; every `every`-th run only.
-pub(crate) fn run(every: usize, table: &mut Table) {
+/// Runs the table, or a sample of it.
+pub(crate) fn run(sample: Sample, table: &mut Table) {
     let mut server = match Server::start() {
         Ok(server) => server,
         Err(why) => return table.not_run("fuse", why),
     };
     let mut number = 0;
     for (name, workload) in WORKLOADS {
-        let counts = match server.profile(workload) {
+        let counts = match server.profile(workload, sample.seed) {
             Ok(counts) => counts,
             Err(why) => {
                 table.row("fuse", &format!("{name} without faults"), "-", Err(why));
                 continue;
             }
         };
-        let mut history = History::new(workload, SEED);
+        let mut history = History::new(workload, sample.seed);
         for request in REQUESTS {
             let count = counts.get(request).copied().unwrap_or(0);
             let all = (1..=count).flat_map(|n| WAYS.iter().map(move |way| (n, way)));
@@ -60,12 +59,12 @@ pub(crate) fn run(every: usize, table: &mut Table) {
                 for lasting in ["once", "lasting"] {
                     number += 1;
                     if lasting == "lasting" && matches!(*word, "4" | "short" | "lost")
-                        || !sampled(number, every)
+                        || !sample.has(number)
                     {
                         continue;
                     }
                     let line = format!("fail {request} {n} {word} {lasting}");
-                    let up = sampled(number / every, 2);
+                    let up = (number / sample.every).is_multiple_of(2);
                     let result = server.one(&mut history, &line, lasting == "once", up);
                     let place = |why| format!("{name}, {line}: {why}");
                     let way = match (&result, lasting) {
@@ -79,9 +78,14 @@ pub(crate) fn run(every: usize, table: &mut Table) {
         }
         for step in 1..CAPS {
             number += 1;
-            if sampled(number, every) {
+            if sample.has(number) {
                 let line = format!("cap {}", step * CAP_STEP_BYTES);
-                let result = server.one(&mut history, &line, false, sampled(number / every, 2));
+                let result = server.one(
+                    &mut history,
+                    &line,
+                    false,
+                    (number / sample.every).is_multiple_of(2),
+                );
                 let result = result.map_err(|why| format!("{name}, {line}: {why}"));
                 table.row("fuse", "space", "ENOSPC at a size", result.map(|_| ()));
             }
@@ -153,15 +157,19 @@ impl Server {
         self.answer()
     }
 
-    fn task(&self, workload: Workload) -> Task {
+    fn task(&self, workload: Workload, seed: u64) -> Task {
         let directory = self.mount.join("store");
-        Task { workload, seed: SEED, until: COMMITS, directory }
+        Task { workload, seed, until: COMMITS, directory }
     }
 
     /// How many requests of each kind a program makes that nothing disturbs.
-    fn profile(&mut self, workload: Workload) -> Result<BTreeMap<String, usize>, String> {
+    fn profile(
+        &mut self,
+        workload: Workload,
+        seed: u64,
+    ) -> Result<BTreeMap<String, usize>, String> {
         self.tell("reset")?;
-        let ended = self.task(workload).run(&[]).map_err(|error| error.to_string())?;
+        let ended = self.task(workload, seed).run(&[]).map_err(|error| error.to_string())?;
         let mut told = Told::default();
         told.hear_all(&ended.printed);
         if !ended.status.success() || !told.done {
@@ -182,7 +190,7 @@ impl Server {
     ) -> Result<Seen, String> {
         self.tell("reset")?;
         self.tell(line)?;
-        let task = self.task(history.workload);
+        let task = self.task(history.workload, history.seed);
         let ended = task.run(&[]).map_err(|error| error.to_string())?;
         let mut told = Told::default();
         told.hear_all(&ended.printed);

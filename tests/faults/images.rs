@@ -22,7 +22,7 @@ use zbigarray::{Error, Keep, Store};
 use crate::child::{self, Task};
 use crate::judge::{Told, gives_back, goes_on, judge};
 use crate::program::{Class, Event, opened};
-use crate::table::{Table, sampled};
+use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS};
 
 /// The first word of the command line of the process that fills a disk.
@@ -38,14 +38,18 @@ const KINDS: [(&str, &[&str], u64); 3] = [
 /// What the ballast leaves, in KiB.
 const ROOMS_KIB: [u64; 10] = [40, 150, 400, 900, 1500, 2300, 3000, 4500, 7000, 12000];
 
+/// A sample is not sparser than this.
+const EVERY_MAX: usize = 5;
 const COMMITS: u64 = 400;
 const ROWS: usize = 512;
 const COLUMNS: usize = 64;
 /// Arrays of 256 KiB that fill the disk, at most.
 const ARRAYS: usize = 200;
 
-/// Runs the table; every `every`-th run only.
-pub(crate) fn run(every: usize, table: &mut Table) {
+/// Runs the table, or a sample of it.
+pub(crate) fn run(sample: Sample, table: &mut Table) {
+    // There are few, and a file system may differ from the others in any of them.
+    let sample = Sample { every: sample.every.min(EVERY_MAX), ..sample };
     let mut number = 0;
     for (kind, mkfs, mib) in KINDS {
         let mounted = match Mounted::new(mkfs, mib) {
@@ -57,17 +61,17 @@ pub(crate) fn run(every: usize, table: &mut Table) {
         };
         for room_kib in ROOMS_KIB {
             number += 1;
-            if sampled(number, every) {
+            if sample.has(number) {
                 let result = mounted.filled(room_kib << 10);
                 let result = result.map_err(|why| format!("room of {room_kib} KiB: {why}"));
                 table.row("images", kind, "full, then space", result);
             }
             for (name, workload) in WORKLOADS {
                 number += 1;
-                if !sampled(number, every) {
+                if !sample.has(number) {
                     continue;
                 }
-                let mut history = History::new(workload, room_kib);
+                let mut history = History::new(workload, sample.seed ^ room_kib);
                 let result = mounted.crowded(&mut history, room_kib << 10);
                 let place = |why| format!("{name}, room of {room_kib} KiB: {why}");
                 table.row("images", kind, &format!("full under {name}"), result.map_err(place));

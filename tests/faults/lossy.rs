@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! live     what programs see
-//! durable  what a power cut leaves: bytes of files that were synced, names of directories that were
+//! durable  what a power cut leaves: bytes of synced files, names in synced directories
 //! dirty    pages of a file that the next good sync makes durable; a failed sync forgets them
 //! ```
 //!

@@ -28,12 +28,12 @@ mod workload;
 
 use std::process::ExitCode;
 
-use table::Table;
+use table::{Sample, Table};
 
-/// Of the simulated faults `cargo test` runs one in so many.
-const SAMPLE: usize = 97;
+/// What `cargo test` runs of the simulated faults.
+const SAMPLE: Sample = Sample { every: 97, seed: 7 };
 
-type Rig = fn(usize, &mut Table);
+type Rig = fn(Sample, &mut Table);
 
 const RIGS: [(&str, Rig); 4] = [
     ("simulated", simulated::run),
@@ -52,9 +52,9 @@ fn main() -> ExitCode {
         [images::WORD, rest @ ..] if images::main(rest) => ExitCode::SUCCESS,
         [images::WORD, ..] => ExitCode::FAILURE,
         ["run", rest @ ..] => match options(rest) {
-            Some((every, only)) => rigs(every, only.as_deref()),
+            Some((sample, only)) => rigs(sample, only.as_deref()),
             None => {
-                eprintln!("run [--every K] [--only simulated|strace|fuse|images]");
+                eprintln!("run [--every K] [--seed S] [--only simulated|strace|fuse|images]");
                 ExitCode::from(2)
             }
         },
@@ -64,24 +64,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn options(mut words: &[&str]) -> Option<(usize, Option<String>)> {
-    let (mut every, mut only) = (1, None);
+fn options(mut words: &[&str]) -> Option<(Sample, Option<String>)> {
+    let (mut sample, mut only) = (Sample { every: 1, seed: 7 }, None);
     while let [name, value, rest @ ..] = words {
         match *name {
-            "--every" => every = value.parse().ok().filter(|&every| every > 0)?,
+            "--every" => sample.every = value.parse().ok().filter(|&every| every > 0)?,
+            "--seed" => sample.seed = value.parse().ok()?,
             "--only" => only = Some((*value).to_owned()),
             _ => return None,
         }
         words = rest;
     }
-    words.is_empty().then_some((every, only))
+    words.is_empty().then_some((sample, only))
 }
 
-fn rigs(every: usize, only: Option<&str>) -> ExitCode {
+fn rigs(sample: Sample, only: Option<&str>) -> ExitCode {
     let mut table = Table::new();
     for (name, run) in RIGS {
         if only.is_none_or(|only| only == name) {
-            run(every, &mut table);
+            run(sample, &mut table);
             table.finished(name);
         }
     }

@@ -221,11 +221,15 @@ fn went_on(store: &Store, history: &mut History, until: u64, tell: &mut dyn FnMu
             }
         }
         attempts = 0;
-        if let Err(error) = history.upkeep(n).perform(store) {
-            let class = Class::of(&error);
-            tell(Event::Failed(class, error.to_string()));
-            if !survived(store, history, class, tell) {
-                return false;
+        match history.upkeep(n).perform(store, history) {
+            Ok(None) => {}
+            Ok(Some(what)) => return bad(tell, format!("a snapshot held during a pack: {what}")),
+            Err(error) => {
+                let class = Class::of(&error);
+                tell(Event::Failed(class, error.to_string()));
+                if !survived(store, history, class, tell) {
+                    return false;
+                }
             }
         }
     }
@@ -251,17 +255,18 @@ fn survived(
         // A disk that goes on failing may fail reading as well.
         Err(error) => tell(Event::Failed(Class::of(&error), format!("reading: {error}"))),
     }
-    // A disk that goes on failing cannot be asked.
-    if let Ok(usage) = store.usage()
-        && usage.data_free_bytes != usage.data_bytes.saturating_sub(usage.data_used_bytes)
-    {
-        return bad(tell, "a failed commit keeps its space".to_owned());
-    }
     let poisoned = match store.begin() {
         Ok(_) => false,
         Err(TransactionError::Storage(StorageError::Poisoned)) => true,
         Err(error) => return bad(tell, format!("begin after a failure: {error}")),
     };
+    // A disk that goes on failing cannot be asked. What only snapshots held that are gone is free
+    // since the `begin` above.
+    if let Ok(usage) = store.usage()
+        && usage.data_free_bytes != usage.data_bytes.saturating_sub(usage.data_used_bytes)
+    {
+        return bad(tell, "a failed commit keeps its space".to_owned());
+    }
     match class {
         Class::Full if poisoned => bad(tell, "a full disk stopped the handle".to_owned()),
         Class::Unknown | Class::Poisoned if !poisoned => {

@@ -19,7 +19,7 @@ use zbigarray::storage::backend::{Access, Backend, BackendFile, ByteLock, Growth
 
 use crate::judge::{Told, goes_on, judge};
 use crate::program;
-use crate::table::{Table, sampled};
+use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS};
 
 /// Commits of each workload.
@@ -265,11 +265,11 @@ impl BackendFile for FaultyFile {
     }
 }
 
-/// Runs the table; every `every`-th run only.
-pub(crate) fn run(every: usize, table: &mut Table) {
+/// Runs the table, or a sample of it.
+pub(crate) fn run(sample: Sample, table: &mut Table) {
     let mut number = 0;
     for (name, workload) in WORKLOADS {
-        let mut history = History::new(workload, 7);
+        let mut history = History::new(workload, sample.seed);
         let sites = match one(&mut history, None) {
             Ok(sites) => sites,
             Err(why) => {
@@ -280,7 +280,7 @@ pub(crate) fn run(every: usize, table: &mut Table) {
         for (call, site) in sites.iter().enumerate() {
             for (way, how) in WAYS.iter().filter(|(_, how)| how.suits(site)) {
                 number += 1;
-                if !sampled(number, every) {
+                if !sample.has(number) {
                     continue;
                 }
                 let result =

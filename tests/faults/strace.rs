@@ -15,12 +15,11 @@ use std::process::Command;
 
 use crate::child::{self, Task};
 use crate::judge::{Told, goes_on, judge};
-use crate::table::{Table, sampled};
+use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS, Workload};
 
 /// Commits of each workload.
 const COMMITS: u64 = 10;
-const SEED: u64 = 11;
 
 /// System calls that touch files, and the errors they get.
 const CALLS: [(&str, &[&str]); 15] = [
@@ -44,21 +43,21 @@ const CALLS: [(&str, &[&str]); 15] = [
 /// Calls that are simply made again when a signal interrupts them; a sync never is.
 const REPEATED: [&str; 6] = ["openat", "pread64", "pwritev", "fallocate", "ftruncate", "fcntl"];
 
-/// Runs the table; every `every`-th run only.
-pub(crate) fn run(every: usize, table: &mut Table) {
+/// Runs the table, or a sample of it.
+pub(crate) fn run(sample: Sample, table: &mut Table) {
     if let Err(why) = Command::new("strace").arg("--version").output() {
         return table.not_run("strace", format!("strace cannot be started: {why}"));
     }
     let mut number = 0;
     for (name, workload) in WORKLOADS {
-        let calls = match profile(workload) {
+        let calls = match profile(workload, sample.seed) {
             Ok(calls) => calls,
             Err(why) => {
                 table.row("strace", &format!("{name} without faults"), "-", Err(why));
                 continue;
             }
         };
-        let mut history = History::new(workload, SEED);
+        let mut history = History::new(workload, sample.seed);
         for (call, numbers) in calls {
             let errors = CALLS.iter().find(|(known, _)| *known == call).map_or(&[][..], |it| it.1);
             for (n, error) in numbers.iter().flat_map(|n| errors.iter().map(move |e| (n, e))) {
@@ -66,7 +65,7 @@ pub(crate) fn run(every: usize, table: &mut Table) {
                     number += 1;
                     // What must go on for ever is not an interruption.
                     let can_last = plus.is_empty() || matches!(*error, "EIO" | "ENOSPC");
-                    if !can_last || !sampled(number, every) {
+                    if !can_last || !sample.has(number) {
                         continue;
                     }
                     let inject = format!("inject={call}:error={error}:when={n}{plus}");
@@ -85,8 +84,8 @@ pub(crate) fn run(every: usize, table: &mut Table) {
     }
 }
 
-fn task(workload: Workload, directory: &Path) -> Task {
-    Task { workload, seed: SEED, until: COMMITS, directory: directory.join("store") }
+fn task(workload: Workload, seed: u64, directory: &Path) -> Task {
+    Task { workload, seed, until: COMMITS, directory: directory.join("store") }
 }
 
 fn strace(log: &Path, expressions: &[&str]) -> Vec<String> {
@@ -98,9 +97,9 @@ fn strace(log: &Path, expressions: &[&str]) -> Vec<String> {
 }
 
 /// For each system call the numbers, counted from 1, of those by the main thread on the store.
-fn profile(workload: Workload) -> Result<BTreeMap<String, Vec<usize>>, String> {
+fn profile(workload: Workload, seed: u64) -> Result<BTreeMap<String, Vec<usize>>, String> {
     let scratch = child::scratch(true)?;
-    let (log, task) = (scratch.path().join("log"), task(workload, scratch.path()));
+    let (log, task) = (scratch.path().join("log"), task(workload, seed, scratch.path()));
     let names: Vec<&str> = CALLS.iter().map(|(name, _)| *name).collect();
     let traced = format!("trace={}", names.join(","));
     let ended = task.run(&strace(&log, &[&traced])).map_err(|error| error.to_string())?;
@@ -138,7 +137,8 @@ enum Reached {
 /// One program, one injection.
 fn one(history: &mut History, inject: &str, once: bool) -> Result<Reached, String> {
     let scratch = child::scratch(true)?;
-    let (log, task) = (scratch.path().join("log"), task(history.workload, scratch.path()));
+    let (log, task) =
+        (scratch.path().join("log"), task(history.workload, history.seed, scratch.path()));
     let call = inject.trim_start_matches("inject=").split(':').next().unwrap_or_default();
     let traced = format!("trace={call}");
     let ended = task.run(&strace(&log, &[&traced, inject])).map_err(|error| error.to_string())?;

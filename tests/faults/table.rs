@@ -3,15 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::workload::Dice;
+
 /// Failures that are printed in full.
 const SHOWN: usize = 12;
 
-/// Whether run `number` belongs to a sample of one in `every`.
-///
-/// Not each `every`-th: runs come in groups, and a multiple of a group's size would miss some kinds.
-pub(crate) fn sampled(number: usize, every: usize) -> bool {
-    let scattered = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
-    scattered.is_multiple_of(every as u64)
+/// Which of all runs are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    /// One in so many.
+    pub(crate) every: usize,
+    /// What the programs do: another number, other commits.
+    pub(crate) seed: u64,
+}
+
+impl Sample {
+    /// Whether run `number` belongs to the sample.
+    ///
+    /// Not each `every`-th: runs come in groups, and a multiple of a group's size would miss kinds.
+    pub(crate) fn has(self, number: usize) -> bool {
+        Dice::new(self.every as u64, number as u64).below(self.every) == 0
+    }
 }
 
 #[derive(Default)]
@@ -64,7 +76,11 @@ impl Table {
     pub(crate) fn finished(&mut self, rig: &str) {
         let before: Duration = self.times.iter().map(|(_, _, time)| *time).sum();
         let runs = self.rows.iter().filter(|((of, ..), _)| of == rig).map(|(_, row)| row.runs);
-        self.times.push((rig.to_owned(), runs.sum(), self.started.elapsed() - before));
+        let runs = runs.sum();
+        if runs == 0 && self.not_run.is_empty() {
+            self.not_run(rig, "no run of it is in so small a sample");
+        }
+        self.times.push((rig.to_owned(), runs, self.started.elapsed() - before));
     }
 
     /// Prints the table and says whether everything held.

@@ -196,14 +196,21 @@ impl History {
 }
 
 impl Upkeep {
-    pub(crate) fn perform(self, store: &Store) -> Result<(), Error> {
+    /// Does it. Returns what is wrong with a snapshot that was held meanwhile, if anything.
+    pub(crate) fn perform(
+        self,
+        store: &Store,
+        history: &mut History,
+    ) -> Result<Option<String>, Error> {
         match self {
-            Self::None => Ok(()),
-            Self::Checkpoint => Ok(store.checkpoint()?),
+            Self::None => Ok(None),
+            Self::Checkpoint => Ok(store.checkpoint().map(|()| None)?),
             Self::Pack(back) => {
+                // The oldest commit, which the pack forgets.
+                let held = store.at(store.oldest())?;
                 let keep = store.head().0.saturating_sub(back).max(store.oldest().0);
                 store.pack(Keep::From(Tid(keep)))?;
-                Ok(())
+                history.state(held.base().0).difference(&held)
             }
         }
     }

@@ -15,6 +15,7 @@
 mod effects;
 pub(crate) mod plain;
 pub(crate) mod steps;
+#[allow(dead_code, reason = "each of the two programs uses the part it needs")]
 pub(crate) mod world;
 
 use std::sync::Arc;

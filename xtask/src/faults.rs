@@ -1,8 +1,8 @@
 //! Failing calls, full disks and lying file systems: `tests/faults`, one step a rig.
 //!
 //! ```text
-//! cargo xtask faults [--every K] [--only simulated|strace|fuse|images]
-//!                     one run in K, all of them by default
+//! cargo xtask faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
+//!                     one run in K, all of them by default; other commits by another seed
 //! ```
 //!
 //! # Failure
@@ -27,18 +27,27 @@ const RIGS: [(&str, &str); 4] = [
 /// What is to run.
 pub(crate) struct Options {
     every: u32,
+    seed: u64,
     only: Option<&'static str>,
 }
 
 impl Options {
+    /// All rigs, one run in `every`.
+    pub(crate) fn sample(every: u32) -> Self {
+        Self { every, seed: 7, only: None }
+    }
+
     /// Reads the words after `faults`.
     pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self { every: 1, only: None };
+        let mut options = Self::sample(1);
         while let [name, value, rest @ ..] = words {
             match *name {
                 "--every" => {
                     let every = value.parse().ok().filter(|every| *every > 0);
                     options.every = every.ok_or(format!("{value} is no number of runs"))?;
+                }
+                "--seed" => {
+                    options.seed = value.parse().map_err(|_| format!("{value} is no number"))?;
                 }
                 "--only" => {
                     let rig = RIGS.iter().find(|(rig, _)| rig == value);
@@ -54,25 +63,22 @@ impl Options {
 
 /// `cargo xtask faults`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
-    let mut table = rows(workspace, options.every);
-    if let Some(only) = options.only {
-        let at = RIGS.iter().position(|(rig, _)| *rig == only).unwrap_or(0);
-        table = vec![table.swap_remove(at)];
-    }
-    steps::run_all(table)
+    steps::run_all(rows(workspace, options))
 }
 
-/// A step for each rig, which does one run in `every`.
-pub(crate) fn rows(workspace: &Workspace, every: u32) -> Vec<Step<'_>> {
+/// A step for each rig that was asked for.
+pub(crate) fn rows<'a>(workspace: &'a Workspace, options: &Options) -> Vec<Step<'a>> {
+    let Options { every, seed, only } = *options;
     let step = |(rig, name): (&'static str, &'static str)| {
         Step::new(name, move || {
             let mut command = workspace.cargo();
             command.args(["test", "--package", "zbigarray", "--test", "faults", "--", "run"]);
             command.args(["--only", rig, "--every", &every.to_string()]);
+            command.args(["--seed", &seed.to_string()]);
             run_rig(command)
         })
     };
-    RIGS.into_iter().map(step).collect()
+    RIGS.into_iter().filter(|(rig, _)| only.is_none_or(|only| only == *rig)).map(step).collect()
 }
 
 /// Runs a rig that prints a line with "not run: why" where it could not run, or not all of it.
@@ -106,10 +112,11 @@ mod tests {
 
     #[test]
     fn options_are_a_sample_and_a_rig() {
-        let options = Options::parse(&["--only", "fuse", "--every", "7"]).unwrap_or_else(|why| {
-            panic!("{why}");
-        });
-        assert_eq!((options.every, options.only), (7, Some("fuse")));
+        let options = Options::parse(&["--only", "fuse", "--every", "7", "--seed", "3"])
+            .unwrap_or_else(|why| {
+                panic!("{why}");
+            });
+        assert_eq!((options.every, options.seed, options.only), (7, 3, Some("fuse")));
         for wrong in [&["--every", "0"][..], &["--only", "disk"], &["--every"], &["fuse"]] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");
         }

@@ -20,6 +20,7 @@
 
 mod bench;
 mod check;
+mod crash;
 mod faults;
 mod kill;
 mod miri;
@@ -52,7 +53,10 @@ cargo xtask COMMAND
   sanitize [thread|address]
                     the tests under ThreadSanitizer and AddressSanitizer
   mutants [FILE...] changes of the code that no test notices; hours
-  faults [--every K] [--only simulated|strace|fuse|images]
+  crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
+                    power cuts at every change of the disk, in release mode
+                    --bugs: every planted bug must be found; --bug: this one
+  faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
                     every call that can fail fails: in the process, below it, on full disks
                     --every K: one run in K
   kill [--runs N] [--seed S]
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         ["miri"] => miri::run(&workspace),
         ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
         ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
+        ["crash", rest @ ..] => crash::run(&workspace, rest),
         ["faults", rest @ ..] => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&workspace, &options),
             Err(why) => usage(&format!("faults: {why}")),

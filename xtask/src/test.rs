@@ -21,6 +21,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
+use crate::crash;
 use crate::faults;
 use crate::kill;
 use crate::python::{self, Python};
@@ -29,7 +30,7 @@ use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
 /// Of the runs of each rig of faults, one in so many: a minute in all.
-const FAULTS_EVERY: u32 = 12;
+const FAULTS_EVERY: u32 = 16;
 
 /// `cargo xtask test`; `quick` leaves out what takes longest.
 pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
@@ -43,12 +44,16 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     }));
     if !quick {
         table.push(shuttle::short(workspace));
-        table.extend(faults::rows(workspace, FAULTS_EVERY));
+        table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));
         table.push(Step::new("real data against NumPy", || real_data(workspace, python.get())));
+    }
+    if !quick {
+        table.push(Step::command("crashes, 20,000 images", crash::command(workspace, &[])));
+        table.push(Step::command("planted bugs", crash::command(workspace, &["--bugs"])));
     }
     steps::run_all(table)
 }

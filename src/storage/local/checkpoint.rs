@@ -35,6 +35,7 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, Segment, Source};
 use crate::storage::index::PageMap;
+use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
 use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, Tid};
 
@@ -247,10 +248,11 @@ pub(super) fn newest(
     let mut usable = None;
     for tid in tids.rev() {
         let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };
-        if checkpoint.header.chain_first != chain.first {
+        if checkpoint.header.chain_first != chain.first && !planted(Bug::StaleCheckpointUsed) {
             leftovers.push(checkpoint_path(tid));
         } else if usable.is_none()
-            && (chain.first..=chain.last).contains(&checkpoint.tail().position.file)
+            && (planted(Bug::StaleCheckpointUsed)
+                || (chain.first..=chain.last).contains(&checkpoint.tail().position.file))
         {
             usable = Some(checkpoint);
         }
@@ -325,7 +327,7 @@ fn write_aside(
     let file = files.create(path)?;
     file.allocate(0, offset, Growth::KeepLen)?;
     file.write_at(&[&header, &segments, &sums, &catalog.0, &space.0, &directory], 0)?;
-    file.sync()
+    if planted(Bug::CheckpointNamedUnsynced) { Ok(()) } else { file.sync() }
 }
 
 /// Deletes all checkpoints but the newest two.

@@ -25,6 +25,7 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Files, Growth, StoreFile};
 use crate::storage::engine::Allocation;
 use crate::storage::extent::{IN_LOG, Place};
+use crate::storage::planted::{Bug, planted};
 use crate::storage::record::Record;
 use crate::storage::{extent::Source, state::Space};
 use crate::sync::{Mutex, RwLock};
@@ -93,7 +94,8 @@ impl Extents {
             files,
             cap_pages,
             inner: Mutex::new(inner),
-            dirty: Mutex::default(),
+            // Who created the files that are there may have died before their names were durable.
+            dirty: Mutex::new(Dirty { names: !planted(Bug::DataNameTrusted), ..Dirty::default() }),
             syncing: Mutex::new(()),
             open: RwLock::new(BTreeMap::new()),
         }
@@ -117,10 +119,12 @@ impl Extents {
         let path = data_path(number);
         let file = match self.files.try_open(&path, self.files.access())? {
             Some(file) => file,
-            None => self.files.create(&path)?,
+            None => {
+                let file = self.files.create(&path)?;
+                self.dirty.lock().names = true;
+                file
+            }
         };
-        // Also a file that was there: who created it may have died before its name was durable.
-        self.dirty.lock().names = true;
         Ok(open.entry(number).or_insert(file).clone())
     }
 
@@ -207,10 +211,14 @@ impl Extents {
             return Err(StorageError::Poisoned);
         }
         let dirty = std::mem::take(&mut *self.dirty.lock());
-        for number in dirty.files {
+        for number in dirty.files.into_iter().filter(|_| !planted(Bug::DataNotSynced)) {
             self.file(number)?.sync()?;
         }
-        if dirty.names { self.files.sync_dir("data") } else { Ok(()) }
+        if dirty.names && !planted(Bug::DataNameNotSynced) {
+            self.files.sync_dir("data")
+        } else {
+            Ok(())
+        }
     }
 
     /// Says that a record names extents from now on.
@@ -244,6 +252,9 @@ impl Extents {
                 inner.used.insert(place, pages);
                 inner.pending.remove(place, pages);
                 inner.limbo.remove(place, pages);
+                if planted(Bug::ReusedAtCommit) {
+                    inner.free(self.cap_pages).release(place, pages);
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ use super::log_header::{LOG_FILE, LogHeader, log_path};
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, Place, Segment, Source};
+use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{DataChange, Draft, DraftSource, Record};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
@@ -240,13 +241,19 @@ impl Log {
             Err(full @ StorageError::NoSpace { .. }) => {
                 // Invariant 3. The cut gives the space behind the end back as well.
                 inner.allocated_end_bytes = 0;
-                file.set_len(start).and_then(|()| file.sync()).map_err(|error| {
+                let cut = file.set_len(start);
+                let synced = match planted(Bug::TakenBackUnsynced) {
+                    true => cut,
+                    false => cut.and_then(|()| file.sync()),
+                };
+                synced.map_err(|error| {
                     self.files.latch().shut();
                     unknown(error)
                 })?;
                 Err(full)
             }
             Err(error) => Err(unknown(error)),
+            Ok(()) if planted(Bug::LogNotSynced) => Ok(()),
             Ok(()) => file.sync().map_err(unknown),
         }
     }
@@ -632,7 +639,9 @@ pub(super) fn create_log_file(
     aside.remove(&temporary)?;
     let written = aside.create(&temporary).and_then(|file| {
         file.write_at(&[content], 0)?;
-        file.sync()?;
+        if !planted(Bug::LogNamedUnsynced) {
+            file.sync()?;
+        }
         files.rename(&temporary, &log_path(number))
     });
     if written.is_err() {
@@ -640,13 +649,16 @@ pub(super) fn create_log_file(
         let _ = files.aside().remove(&temporary);
     }
     written?;
-    files.sync_dir("log")
+    if planted(Bug::LogNameNotSynced) { Ok(()) } else { files.sync_dir("log") }
 }
 
 /// The record that a draft became.
 pub(super) fn recorded(draft: &Draft<'_>, frame: &NewFrame, at: Position) -> Record {
     let metadata_pages = frame.pages() - frame.inline_pages;
     let mut inline_at = Place { file: LOG_FILE | at.file, page: at.page + metadata_pages };
+    if planted(Bug::InlinePageOff) {
+        inline_at = inline_at.after(1);
+    }
     let mut sums = frame.inline_sums.as_slice();
     let data = draft.data.iter().map(|change| {
         let source = match &change.source {

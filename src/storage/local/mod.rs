@@ -40,6 +40,7 @@ use super::engine::{
     Allocation, BlobStore, CommitLog, Engine, ExtentFile, Packed, UnnamedFile, Usage,
 };
 use super::extent::{IN_LOG, Place};
+use super::planted::{Bug, planted};
 use super::record::{Draft, DraftSource, Record};
 use super::state::State;
 use crate::sync::{Mutex, thread};
@@ -330,7 +331,7 @@ impl BlobStore for LocalEngine {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.require_writable()?;
-        self.extents.sync()
+        if planted(Bug::RecordBeforeData) { Ok(()) } else { self.extents.sync() }
     }
 
     fn read(&self, place: Place, offset_bytes: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
@@ -393,6 +394,9 @@ impl CommitLog for LocalEngine {
         self.extents.admit(stored.clone())?;
         self.log.admit(stored)?;
         let record = self.log.append(draft)?;
+        if planted(Bug::RecordBeforeData) {
+            self.extents.sync()?;
+        }
         self.extents.commit(&record);
         Ok(record)
     }

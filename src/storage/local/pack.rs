@@ -31,9 +31,11 @@ use super::log_header::{LogHeader, log_path};
 use super::{LocalEngine, Locks, READERS_BYTE, to_usize};
 use crate::storage::StorageError;
 use crate::storage::backend::{ByteLock, StoreFile};
+use crate::storage::catalog::CatalogChange;
 use crate::storage::engine::{Allocation, Engine, Packed};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, IN_LOG, Place, Segment, Source};
 use crate::storage::index::PageMap;
+use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{Draft, DraftChange, DraftSource, Record};
 use crate::storage::state::{Space, State};
 use crate::units::{PAGE_BYTES, Tid};
@@ -58,6 +60,12 @@ pub(super) fn pack(
     let kept = engine.log.records(keep, head)?;
     let state = engine.load(keep)?;
     let named = named_pages(pinned)?;
+    if planted(Bug::PackFreesFirst) {
+        let used = named_space(&state)?;
+        let mut limbo: Ranges = named.iter().filter(|(place, _)| !place.in_log()).collect();
+        used.iter().for_each(|(place, pages)| limbo.remove(place, pages));
+        engine.extents.repack(used, limbo);
+    }
     let mut moves = move_out_of_log(engine, &state, &kept)?;
     let written = write_log(engine, &state, &kept, &mut moves);
     let new = match written {
@@ -161,6 +169,15 @@ fn named_pages(states: &[Arc<State>]) -> Result<Ranges, StorageError> {
     Ok(named)
 }
 
+/// The pages of data files that `state` names, without those that only its history names.
+fn named_space(state: &State) -> Result<Space, StorageError> {
+    let named = named_pages(&[Arc::new(state.clone())])?;
+    let mut space = Space::default();
+    let data = named.iter().filter(|(place, _)| !place.in_log());
+    data.for_each(|(place, pages)| space.insert(place, pages));
+    Ok(space)
+}
+
 /// The pages of the log that the frame of a record takes.
 fn own_pages(engine: &LocalEngine, record: &Record) -> Result<(Place, u64), StorageError> {
     let before = engine.log.tail_after(Tid(record.tid.0 - 1))?.position;
@@ -250,8 +267,16 @@ fn write_log(
     let file = aside.create(&temporary)?;
     let result = write_frames(engine, &file, number, &mut new, kept, moves);
     let synced = result.and_then(|made| {
-        engine.extents.sync()?;
-        file.sync()?;
+        if !planted(Bug::PackDataNotSynced) {
+            engine.extents.sync()?;
+        }
+        if !planted(Bug::PackNamedUnsynced) {
+            file.sync()?;
+        }
+        if planted(Bug::PackRemovesFirst) {
+            let old = engine.log.chain();
+            (old.first..=old.last).try_for_each(|number| engine.files.remove(&log_path(number)))?;
+        }
         engine.files.rename(&temporary, &log_path(number))?;
         Ok(made)
     });
@@ -262,14 +287,20 @@ fn write_log(
             return Err(error);
         }
     };
-    engine.files.sync_dir("log")?;
+    if !planted(Bug::PackNameNotSynced) {
+        engine.files.sync_dir("log")?;
+    }
     let chain = Chain { first: number, last: number, oldest: state.tid };
     Ok(NewLog { chain, head: new, tails, records })
 }
 
 /// `state` with its data where it lies from now on, and exactly the space that takes.
 fn based(state: &State, moves: &Moves) -> Result<State, StorageError> {
-    let catalog = state.catalog.clone();
+    let mut catalog = state.catalog.clone();
+    if let Some((tag, _)) = state.catalog.tags().next().filter(|_| planted(Bug::PackForgetsTag)) {
+        let gone = CatalogChange::Tag { tag: Arc::clone(tag), tid: None };
+        catalog.apply(&gone, state.tid)?;
+    }
     let (tid, time_ns) = (state.tid, state.time_ns);
     let mut space = Space::default();
     let mut maps = Vec::new();
@@ -394,7 +425,12 @@ fn switch(engine: &LocalEngine, old: Chain, new: NewLog, named: &Ranges, forgott
     let used: Ranges = head.space.iter().collect();
     let mut limbo: Ranges = named.iter().filter(|(place, _)| !place.in_log()).collect();
     used.iter().for_each(|(place, pages)| limbo.remove(place, pages));
-    let freed_pages = engine.extents.repack(head.space.clone(), limbo);
+    if planted(Bug::PackFreesPinned) {
+        limbo = Ranges::default();
+    }
+    let only_head = planted(Bug::PackFreesKept).then(|| named_space(&head).ok()).flatten();
+    let space = only_head.unwrap_or_else(|| head.space.clone());
+    let freed_pages = engine.extents.repack(space, limbo);
     engine.log.switch(chain, &tails, &records, &log_files(named));
     *engine.checkpoint.lock() = None;
     let aside = engine.files.aside();

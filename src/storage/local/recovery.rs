@@ -31,6 +31,7 @@ use super::log_header::{LogHeader, log_number, log_path};
 use super::{LocalOptions, StoreId};
 use crate::storage::StorageError;
 use crate::storage::backend::{Files, StoreFile};
+use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
 use crate::sync::thread;
 use crate::units::{PAGE_BYTES, Tid};
@@ -152,8 +153,10 @@ fn try_recover(
     };
     if files.is_writable() {
         // Invariant 4.
-        files.sync_dir("")?;
-        recovered.log.sync_names()?;
+        if !planted(Bug::NamesTrusted) {
+            files.sync_dir("")?;
+            recovered.log.sync_names()?;
+        }
         let aside = files.aside();
         leftovers.push(FORMAT_TEMPORARY.to_owned());
         leftovers.iter().try_for_each(|path| aside.remove(path))?;
@@ -199,13 +202,17 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
             Step::End(end) => {
                 let Some((before, old, record, after)) = held else {
                     log.take_in_end(end);
+                    settle_end(log, &end)?;
                     return Ok(state);
                 };
-                match log.step(&before, chain.last, true)? {
+                match log.step(&before, chain.last, !planted(Bug::TornInlineAccepted))? {
                     Step::Record(..) => {
                         log.take_in(&record, after);
                         log.take_in_end(end);
                         settle(log, &before, &after)?;
+                        if end.position.file != after.position.file {
+                            settle_end(log, &end)?;
+                        }
                         return Ok(state);
                     }
                     Step::Broken { damage: Some(damage), .. } => return Err(damage),
@@ -226,7 +233,12 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
             Step::Broken { damage: Some(damage), .. } => return Err(damage),
             Step::Broken { at: position, damage: None, pages } => {
                 let tail = Tail { position, ..at };
-                if let Some((_, _, record, after)) = held {
+                if let Some((before, old, record, after)) = held {
+                    if planted(Bug::CutTooMuch) && before.position.file == tail.position.file {
+                        cut(log, &before)?;
+                        log.take_in_end(before);
+                        return Ok(old);
+                    }
                     log.take_in(&record, after);
                 }
                 require_torn(log, &tail, pages)?;
@@ -242,7 +254,9 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
 fn require_torn(log: &Log, tail: &Tail, pages: Option<u64>) -> Result<(), StorageError> {
     let position = tail.position;
     let after = position.page.saturating_add(pages.unwrap_or(1).max(1));
-    if !log.has_successor(tail.tid.next(), position.file, after)? {
+    if planted(Bug::HoleTakenForTorn)
+        || !log.has_successor(tail.tid.next(), position.file, after)?
+    {
         return Ok(());
     }
     let what = format!("commit record {} is damaged; later ones are there", tail.tid.next());
@@ -251,12 +265,12 @@ fn require_torn(log: &Log, tail: &Tail, pages: Option<u64>) -> Result<(), Storag
 
 /// Takes away what follows the last whole record, durably: new sectors must not meet old ones.
 fn cut(log: &Log, tail: &Tail) -> Result<(), StorageError> {
-    if !log.is_writable() {
+    if !log.is_writable() || planted(Bug::TailNotCut) {
         return Ok(());
     }
     let file = log.file(tail.position.file)?;
     file.set_len(tail.position.page * PAGE_BYTES)?;
-    file.sync()
+    if planted(Bug::CutNotSynced) { Ok(()) } else { file.sync() }
 }
 
 /// Makes the last record durable (invariant 3).
@@ -265,13 +279,22 @@ fn cut(log: &Log, tail: &Tail) -> Result<(), StorageError> {
 /// holds its pages as clean although they are not on the disk, and only writing them again, the
 /// same bytes, makes a sync carry them there.
 fn settle(log: &Log, before: &Tail, after: &Tail) -> Result<(), StorageError> {
-    if !log.is_writable() {
+    if !log.is_writable() || planted(Bug::LastRecordNotSettled) {
         return Ok(());
     }
     let file = log.file(after.position.file)?;
     let start = if before.position.file == after.position.file { before.position.page } else { 1 };
     write_again(&file, start, after.position.page)?;
     file.sync()
+}
+
+/// Makes the end of the log durable: whoever cut it there may have died before its sync, and new
+/// sectors must not meet old ones.
+fn settle_end(log: &Log, end: &Tail) -> Result<(), StorageError> {
+    if !log.is_writable() || planted(Bug::EndTrusted) {
+        return Ok(());
+    }
+    log.file(end.position.file)?.sync()
 }
 
 fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {

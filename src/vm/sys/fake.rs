@@ -278,7 +278,8 @@ pub(crate) mod pagemap {
                     count += 1;
                 }
             };
-            let (start, len) = (crate::vm::sys::to_usize(start), crate::vm::sys::to_usize(end - start));
+            let (start, len) =
+                (crate::vm::sys::to_usize(start), crate::vm::sys::to_usize(end - start));
             for_pages(start, len, |address, page, at| {
                 if is_written(page, at) {
                     add(address as u64);

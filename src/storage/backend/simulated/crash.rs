@@ -117,6 +117,7 @@ impl CrashPoint {
                 let loss = if *lost { Loss::Certain } else { Loss::Unknown };
                 let is_written = |open: &&mut Open| {
                     !open.decided
+                        && open.loss == Loss::None
                         && matches!(&*open.change, Change::Write { file: f, .. } if f == file)
                 };
                 self.open.iter_mut().filter(is_written).for_each(|open| open.loss = loss);
