@@ -46,6 +46,7 @@ mod error;
 // on promises that the layers above keep, and may change in any version.
 #[doc(hidden)]
 pub mod storage;
+mod sync;
 pub mod txn;
 pub mod units;
 #[doc(hidden)]

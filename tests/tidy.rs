@@ -33,6 +33,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &[]),
 ];
 
+/// The layers that take locks, atomics and threads from `sync` only, so that a scheduler can choose
+/// the order of what they do.
+const SCHEDULED_LAYERS: &[&str] = &["storage", "vm", "txn", "array", "compute"];
+
+/// What they may take from `std::sync`: it has no order to choose.
+const UNSCHEDULED: &[&str] = &["Arc", "Weak", "OnceLock", "LazyLock"];
+
+/// What a signal handler may use: the scheduler cannot interrupt it.
+const UNSCHEDULED_HOMES: &[&str] = &["src/vm/sys/"];
+
 /// Files of `src/` that join all layers and hold no logic.
 const GLUE: &[&str] = &["src/lib.rs", "src/main.rs"];
 
@@ -115,6 +125,7 @@ fn problems_of(files: &[File]) -> Vec<Problem> {
             unsafe_code(file, &code, &mut problems);
             super_paths(&code, &mut problems);
             layers(file, &code, &mut problems);
+            scheduled(file, &code, &mut problems);
         }
     }
     dependencies(files, &mut found);
@@ -213,6 +224,21 @@ fn layers(file: &File, code: &str, problems: &mut Problems<'_>) {
     if inside == format!("{own}.rs") || inside == format!("{own}/mod.rs") {
         let named = paths_after(code, "super::").into_iter().filter(|(_, named)| is_layer(named));
         named.for_each(|(number, named)| report(number, named, true));
+    }
+}
+
+/// Locks, atomics and threads come from `crate::sync`.
+fn scheduled(file: &File, code: &str, problems: &mut Problems<'_>) {
+    let own = file.path.strip_prefix("src/").and_then(|inside| inside.split(['/', '.']).next());
+    let is_home = UNSCHEDULED_HOMES.iter().any(|home| file.path.starts_with(home));
+    if is_home || !own.is_some_and(|own| SCHEDULED_LAYERS.contains(&own)) {
+        return;
+    }
+    let named = |root: &str| paths_after(code, root).into_iter();
+    let locks = named("std::sync::").filter(|(_, name)| !UNSCHEDULED.contains(&name.as_str()));
+    let threads = named("std::").filter(|(_, name)| name == "thread");
+    for (number, name) in locks.chain(threads).chain(named("parking_lot::")) {
+        problems.add(number, format!("{name} comes from crate::sync"));
     }
 }
 
@@ -489,6 +515,9 @@ fn every_rule_reports_what_was_planted() {
         ("src/txn/a.rs", "unsafe fn f() {}", "2: unsafe code outside its homes"),
         ("src/array/cast_more.rs", "unsafe {}", "2: unsafe code outside its homes"),
         ("xtask/src/a.rs", "unsafe {}", "2: unsafe code outside its homes"),
+        ("src/txn/a.rs", "use parking_lot::Mutex;", "2: Mutex comes from crate::sync"),
+        ("src/storage/a.rs", "use std::sync::{Arc, RwLock};", "2: RwLock comes from crate::sync"),
+        ("src/vm/a.rs", "use std::{fs, thread};", "2: thread comes from crate::sync"),
         ("src/vm/a.rs", "use super::super::units;", "2: super::super:: hides the layer"),
         ("benches/a.rs", "// \u{b5}s", "2: \\u{b5} is not ASCII"),
     ];
@@ -548,6 +577,9 @@ fn what_the_rules_allow_is_not_reported() {
         ("src/vm/sys/mmap.rs", "unsafe {}"),
         ("src/vm/reservation.rs", "unsafe {}"),
         ("src/vm/mod.rs", "#[expect(unsafe_code, reason = \"home\")] mod sys;"),
+        ("src/txn/a.rs", "use std::sync::{Arc, OnceLock};"),
+        ("src/vm/sys/bus.rs", "use std::sync::atomic::AtomicUsize;"),
+        ("src/cli/a.rs", "use std::thread;"),
         ("src/lib.rs", "pub use crate::txn::Store;"),
         ("src/error.rs", "use crate::storage::StorageError;"),
         ("src/vm/a.rs", "mod tests { use super::*; }"),

@@ -19,18 +19,20 @@
 //! Every error names the file. A full disk or quota is [`StorageError::NoSpace`].
 
 mod directory;
+#[cfg(miri)]
+mod interpreted;
 #[doc(hidden)]
 pub mod simulated;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use directory::Directory;
 
 use super::StorageError;
 use super::planted::{Bug, planted};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -97,7 +97,7 @@ pub use switch::{ALL, plant};
 
 #[cfg(feature = "planted-bugs")]
 mod switch {
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use crate::sync::process::{AtomicU8, Ordering};
 
     use super::Bug;
 

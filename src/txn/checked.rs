@@ -16,12 +16,11 @@
 
 use std::collections::HashSet;
 
-use parking_lot::Mutex;
-
 use super::error::TransactionError;
 use super::transaction::Transaction;
 use crate::storage::engine::{Engine, check_unit};
 use crate::storage::extent::{Extent, Place, Segment, Source};
+use crate::sync::Mutex;
 use crate::units::{ArrayId, PAGE_BYTES, PageRange};
 
 /// Most units remembered: 2 TiB of blocks of 2 MiB, in about 32 MiB of memory.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::conflict::{Changes, first_conflict};
@@ -18,10 +17,11 @@ use crate::storage::record::{
     Draft, DraftChange, DraftSource, INLINE_PAGES_MAX, NOTE_BYTES_MAX, Record, may_be_inline,
 };
 use crate::storage::state::State;
+use crate::sync::thread;
 use crate::units::{ArrayId, PageRange, PageSet, Tid};
 
 /// From this many pages on, 16 MiB, it pays to do something else while the disk syncs.
-const MANY_PAGES: u64 = 1 << 12;
+const MANY_PAGES: u64 = if cfg!(shuttle) { 18 } else { 1 << 12 };
 
 /// Pages of one array that travel inside the record.
 type Inline = HashMap<ArrayId, PageSet>;

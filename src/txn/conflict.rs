@@ -405,6 +405,35 @@ mod tests {
     }
 
     #[test]
+    fn metadata_does_not_conflict_with_a_change_of_layout() {
+        let newer = record(&[], vec![shape(A, true)]);
+        assert_eq!(decide(&[], &[attribute("k")], &newer), None);
+    }
+
+    #[test]
+    fn changes_of_an_array_that_is_gone_say_that_it_was_removed() {
+        let gone = || Some(Conflict::Removed { array: "a".to_owned(), by: Tid(2) });
+        let removed = record(&[], vec![remove("a")]);
+        assert_eq!(decide(&[PageRange::new(0, 1)], &[], &removed), gone());
+        assert_eq!(decide(&[], &[shape(A, false)], &removed), gone());
+        assert_eq!(decide(&[], &[attribute("k")], &removed), gone());
+    }
+
+    #[test]
+    fn a_conflict_says_what_was_changed_and_by_whom() {
+        let page = [PageRange::new(0, 1)];
+        let said = |conflict: Option<Conflict>| conflict.unwrap().to_string();
+        let pages = said(decide(&page, &[], &record(&page, vec![])));
+        assert!(pages.starts_with("commit 2 changed pages 0..1 of array `a`"), "{pages}");
+        let layout = said(decide(&page, &[], &record(&[], vec![shape(A, true)])));
+        assert!(layout.contains("shape of array `a`"), "{layout}");
+        let removed = said(decide(&page, &[], &record(&[], vec![remove("a")])));
+        assert!(removed.starts_with("array `a` was removed"), "{removed}");
+        let key = said(decide(&[], &[attribute("k")], &record(&[], vec![attribute("k")])));
+        assert_eq!(key, "commit 2 changed attribute `k` of `a`");
+    }
+
+    #[test]
     fn two_that_create_one_name_conflict() {
         let group = CatalogChange::CreateGroup { name: Arc::from("g") };
         let newer = record(&[], vec![group.clone()]);

@@ -9,9 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::storage::state::State;
+use crate::sync::Mutex;
 use crate::units::Tid;
 
 #[derive(Default)]

@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::checked::CheckedUnits;
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, Session};
@@ -30,6 +28,7 @@ use crate::storage::engine::{Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
+use crate::sync::{Mutex, RwLock};
 use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
 use crate::vm::VmaBudget;
 
@@ -440,6 +439,8 @@ impl Shared {
 
     /// Space that was kept for snapshots which are gone becomes free.
     pub(super) fn unpinned(&self) {
+        // No pack may come in between: a snapshot that it keeps space for would not be in the list.
+        let _no_pack = self.head.read();
         // An error leaves the space taken until the next pack or open.
         let _ = self.engine.unpin(&self.pins.states());
     }

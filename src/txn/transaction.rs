@@ -15,8 +15,6 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, HoleContent, Session};
 use super::snapshot::Pin;
@@ -27,6 +25,7 @@ use super::write_set::WriteSet;
 use crate::storage::StorageError;
 use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange};
 use crate::storage::extent::{Segment, Source};
+use crate::sync::{Mutex, MutexGuard};
 use crate::units::{ArrayId, PAGE_BYTES, PageRange, PageSet, Tid};
 use crate::vm::MapError;
 

@@ -37,7 +37,7 @@ const FILL_PAGES_MAX: u64 = 1 << 14;
 /// Most pages gathered into one file: 1 GiB.
 const GATHER_PAGES_MAX: u64 = 1 << 18;
 /// Least room of a window: 4 GiB of addresses, which cost nothing.
-const ROOM_PAGES_MIN: u64 = 1 << 20;
+const ROOM_PAGES_MIN: u64 = if cfg!(miri) { 64 } else { 1 << 20 };
 
 struct Window {
     first_page: u64,

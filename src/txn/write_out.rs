@@ -12,10 +12,6 @@
 //! 2. Planned ranges ascend, do not touch across a plan's decision, and end at the array's end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
-use std::thread::{self, available_parallelism};
-
-use parking_lot::Mutex;
 
 use super::error::TransactionError;
 use super::session::{Context, is_hole};
@@ -24,6 +20,7 @@ use crate::storage::StorageError;
 use crate::storage::engine::{Allocation, Engine};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
+use crate::sync::{Mutex, parallelism, thread};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
 use crate::vm::{MapError, populate};
 
@@ -31,7 +28,7 @@ use crate::vm::{MapError, populate};
 pub(super) const PIECES_MAX: usize = 32;
 
 /// From this length on a run is written by several threads: 16 MiB.
-const SHARED_BYTES_MIN: usize = 16 << 20;
+const SHARED_BYTES_MIN: usize = if cfg!(shuttle) { 18 * PAGE_LEN } else { 16 << 20 };
 /// Most threads that write one run.
 const THREADS_MAX: usize = 4;
 
@@ -312,7 +309,7 @@ fn write_units(
             }
         }
     };
-    let helpers = available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX) - 1;
+    let helpers = parallelism().min(THREADS_MAX) - 1;
     thread::scope(|scope| {
         let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
         let mut result: Result<(), StorageError> = work();

@@ -8,11 +8,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::working::Marked;
 use super::write_out::Allocated;
 use crate::storage::catalog::{Catalog, CatalogChange, CatalogError, Owner};
+use crate::sync::atomic::Ordering;
+use crate::sync::process::AtomicU64;
 use crate::units::{ArrayId, Tid};
 
 /// First id of arrays that are not committed yet.

@@ -16,10 +16,11 @@
 //!
 //! [`VmaBudget::try_take`] takes all or nothing and never waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::sys::limits;
+use crate::sync::atomic::Ordering;
+use crate::sync::process::AtomicU64;
 
 /// `vm.max_map_count` where the kernel does not tell: its value since Linux 2.4.
 const MAPPINGS_MAX_DEFAULT: u64 = 65_530;

@@ -24,7 +24,11 @@ mod crash;
 mod faults;
 mod fuzz;
 mod kill;
+mod miri;
+mod mutants;
 mod python;
+mod sanitize;
+mod shuttle;
 mod steps;
 mod test;
 mod workspace;
@@ -47,6 +51,12 @@ cargo xtask COMMAND
   fuzz [TARGET...] [--seconds N]
                     libFuzzer on decoders and whole stores, 60 s each unless said otherwise
   fuzz flips        every bit of small stores flipped; each must be found
+  shuttle [--iterations N]
+                    threads on one store in chosen orders
+  miri              unsafe code under Miri
+  sanitize [thread|address]
+                    the tests under ThreadSanitizer and AddressSanitizer
+  mutants [FILE...] changes of the code that no test notices; hours
   crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
                     power cuts at every change of the disk, in release mode
                     --bugs: every planted bug must be found; --bug: this one
@@ -74,6 +84,10 @@ fn main() -> ExitCode {
             Ok(options) => fuzz::run(&workspace, &options),
             Err(why) => usage(&format!("fuzz: {why}")),
         },
+        ["shuttle", rest @ ..] => or_usage("shuttle", shuttle::run(&workspace, rest)),
+        ["miri"] => miri::run(&workspace),
+        ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
+        ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
         ["crash", rest @ ..] => crash::run(&workspace, rest),
         ["faults", rest @ ..] => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&workspace, &options),
@@ -90,6 +104,10 @@ fn main() -> ExitCode {
         [] => usage("which command?"),
         _ => usage(&format!("not understood: {}", words.join(" "))),
     }
+}
+
+fn or_usage(command: &str, result: Result<ExitCode, String>) -> ExitCode {
+    result.unwrap_or_else(|why| usage(&format!("{command}: {why}")))
 }
 
 /// Says what was wrong and what would be right.

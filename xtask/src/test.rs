@@ -26,6 +26,7 @@ use crate::faults;
 use crate::fuzz;
 use crate::kill;
 use crate::python::{self, Python};
+use crate::shuttle;
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
@@ -44,6 +45,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     }));
     table.push(Step::command("any bytes", fuzz::replay(workspace)));
     if !quick {
+        table.push(shuttle::short(workspace));
         table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));

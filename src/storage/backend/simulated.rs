@@ -29,14 +29,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+#[cfg(not(miri))]
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use parking_lot::Mutex;
 
 use self::content::Content;
 pub use self::crash::CrashPoint;
 use self::crash::Image;
+#[cfg(not(miri))]
 use super::directory::RealFile;
+#[cfg(miri)]
+use super::interpreted::{RealFile, memory_file};
 use super::{Access, Backend, BackendFile, ByteLock, Growth};
+use crate::sync::Mutex;
 
 /// Bytes that a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
@@ -445,6 +449,7 @@ impl Live {
     }
 }
 
+#[cfg(not(miri))]
 fn memory_file() -> io::Result<Arc<OwnedFd>> {
     Ok(Arc::new(memfd_create("zbigarray-simulated", MFdFlags::MFD_CLOEXEC)?))
 }

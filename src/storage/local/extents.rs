@@ -20,8 +20,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Mutex, RwLock};
-
 use super::free_space::{FreeSpace, Granted, Ranges};
 use crate::storage::StorageError;
 use crate::storage::backend::{Files, Growth, StoreFile};
@@ -30,6 +28,7 @@ use crate::storage::extent::{IN_LOG, Place};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::record::Record;
 use crate::storage::{extent::Source, state::Space};
+use crate::sync::{Mutex, RwLock};
 use crate::units::PAGE_BYTES;
 
 /// Data files grow in multiples of this, the size of a huge page.
@@ -224,7 +223,7 @@ impl Extents {
         let mut inner = self.inner.lock();
         assert!(inner.pending.contains(place, pages), "only uncommitted pages are given back");
         inner.pending.remove(place, pages);
-        inner.free(self.cap_pages).release(place, pages);
+        inner.release(place, pages);
     }
 
     /// See [`BlobStore::sync`](crate::storage::engine::BlobStore::sync).
@@ -311,7 +310,7 @@ impl Extents {
         named.iter().for_each(|(place, pages)| gone.remove(place, pages));
         for (place, pages) in gone.iter() {
             inner.limbo.remove(place, pages);
-            inner.free(self.cap_pages).release(place, pages);
+            inner.release(place, pages);
         }
     }
 
@@ -366,6 +365,14 @@ impl Inner {
             FreeSpace::around(&taken.collect(), cap_pages)
         })
     }
+
+    /// Makes pages free that are taken no longer. Where `free` is still to be built it will find
+    /// them free: releasing them then would be the second time, and they would be given out twice.
+    fn release(&mut self, place: Place, pages: u64) {
+        if let Some(free) = &mut self.free {
+            free.release(place, pages);
+        }
+    }
 }
 
 impl Dirty {
@@ -383,5 +390,46 @@ impl Dirty {
             *run = (start + len, 0);
             (start, len)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::Backend;
+    use crate::storage::backend::simulated::Simulated;
+    use std::sync::Arc;
+
+    const WISH: Allocation = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
+
+    fn extents() -> Extents {
+        let disk: Arc<dyn Backend> = Arc::new(Simulated::new().unwrap());
+        let files = Files::new(disk, true);
+        files.create_dir("data").unwrap();
+        Extents::new(files, 64, Space::default())
+    }
+
+    /// What a transaction may do while another thread packs.
+    #[test]
+    fn space_given_back_right_after_a_pack_is_given_out_once() {
+        let extents = extents();
+        let kept = extents.allocate(&WISH).unwrap();
+        let given_back = extents.allocate(&WISH).unwrap();
+        extents.repack(Space::default(), Ranges::default());
+        extents.free(given_back, 1);
+        let (one, other) = (extents.allocate(&WISH).unwrap(), extents.allocate(&WISH).unwrap());
+        assert_eq!(BTreeSet::from([kept, one, other]).len(), 3);
+    }
+
+    #[test]
+    fn space_of_a_snapshot_that_is_gone_is_given_out_once() {
+        let extents = extents();
+        let place = extents.allocate(&WISH).unwrap();
+        let limbo = [(place, 1)].into_iter().collect();
+        extents.free(place, 1);
+        extents.repack(Space::default(), limbo);
+        extents.unpin(&Ranges::default());
+        let (one, other) = (extents.allocate(&WISH).unwrap(), extents.allocate(&WISH).unwrap());
+        assert_ne!(one, other);
     }
 }

@@ -46,6 +46,9 @@ impl Ranges {
 
     /// Takes pages out, if they are in.
     pub(super) fn remove(&mut self, place: Place, pages: u64) {
+        if pages == 0 {
+            return;
+        }
         let (start, end) = (place.page, place.after(pages).page);
         while let Some((&(file, from), &to)) = self.ranges.range(..(place.file, end)).next_back() {
             if file != place.file || to <= start {
@@ -169,7 +172,7 @@ impl FreeSpace {
     pub(super) fn allocate(&mut self, wish: &Allocation) -> Option<Granted> {
         let pages = u64::from(wish.pages);
         let align = u64::from(wish.align_pages.max(1));
-        let phase = u64::from(wish.phase_pages) % align;
+        let phase = u64::from(wish.phase_pages);
         if let Some(granted) = wish.near.and_then(|near| self.take_near(near, pages)) {
             return Some(granted);
         }
@@ -297,7 +300,76 @@ mod tests {
         assert_eq!(space.allocate(&wish(11, 1, 0)), None);
     }
 
+    #[test]
+    fn a_file_is_filled_to_its_last_page() {
+        let mut space = FreeSpace::around(&Ranges::default(), 10);
+        let place = |file, page| Some(Place { file, page });
+        let allocated = |space: &mut FreeSpace, wish| space.allocate(&wish).map(|got| got.place);
+        assert_eq!(allocated(&mut space, wish(6, 1, 0)), place(0, 0));
+        assert_eq!(allocated(&mut space, wish(4, 1, 0)), place(0, 6));
+        assert_eq!(allocated(&mut space, wish(10, 1, 0)), place(1, 0));
+        assert_eq!(allocated(&mut space, wish(3, 1, 0)), place(2, 0));
+        let near = |page| Allocation { near: place(2, page), ..wish(7, 1, 0) };
+        assert_eq!(allocated(&mut space, near(3)), place(2, 3), "it continues up to the end");
+        assert_eq!(space.tail(), Place { file: 2, page: 10 });
+    }
+
+    #[test]
+    fn what_would_continue_beyond_the_end_of_a_file_begins_the_next() {
+        let mut space = FreeSpace::around(&Ranges::default(), 10);
+        let first = space.allocate(&wish(6, 1, 0)).unwrap();
+        let near = Some(first.place.after(6));
+        let next = space.allocate(&Allocation { near, ..wish(5, 1, 0) }).unwrap();
+        assert_eq!(next.place, Place { file: 1, page: 0 });
+    }
+
+    #[test]
+    fn a_range_long_enough_wherever_it_begins_is_found_behind_many_that_are_not() {
+        let mut used = Ranges::default();
+        // Free: three pages none of which is a multiple of 4, again and again; then four pages.
+        let short = 4 * CANDIDATES_MAX as u64 + 8;
+        (0..=short / 4).for_each(|n| used.insert(Place { file: 0, page: 4 * n }, 1));
+        let long = Place { file: 0, page: short + 1 };
+        used.insert(long.after(4), 1);
+        let mut space = FreeSpace::around(&used, 1 << 20);
+        let got = space.allocate(&wish(1, 4, 0)).unwrap();
+        assert_eq!((got.place, got.at_tail), (Place { page: short + 4, ..long }, false));
+    }
+
     proptest! {
+        #[test]
+        fn ranges_equal_a_set_of_pages(
+            steps in prop::collection::vec((any::<bool>(), 0u32..2, 0u64..20, 0u64..8), 0..24),
+            probe in (0u32..2, 0u64..20, 0u64..8),
+        ) {
+            let pages = |file: u32, page, n| (page..page + n).map(move |page| (file, page));
+            let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
+            for (insert, file, page, n) in steps {
+                let place = Place { file, page };
+                if insert {
+                    ranges.insert(place, n);
+                    model.extend(pages(file, page, n));
+                } else {
+                    ranges.remove(place, n);
+                    model.retain(|page| !pages(file, place.page, n).any(|gone| gone == *page));
+                }
+            }
+            let all: Vec<(u32, u64)> =
+                ranges.iter().flat_map(|(at, n)| pages(at.file, at.page, n)).collect();
+            prop_assert_eq!(&all, &model.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(ranges.pages(), model.len() as u64);
+            let (file, page, n) = probe;
+            let inside = pages(file, page, n).filter(|page| model.contains(page)).count() as u64;
+            prop_assert_eq!(ranges.pages_in(Place { file, page }, n), inside);
+            prop_assert_eq!(ranges.contains(Place { file, page }, n.max(1)), {
+                pages(file, page, n.max(1)).all(|page| model.contains(&page))
+            });
+            let gaps = ranges.iter().zip(ranges.iter().skip(1));
+            for ((at, n), (next, _)) in gaps {
+                prop_assert!(n > 0 && (at.file < next.file || at.page + n < next.page));
+            }
+        }
+
         #[test]
         fn pages_given_out_are_aligned_inside_their_file_and_given_out_once(
             used in prop::collection::vec((0u32..2, 0u64..90, 1u64..10), 0..6),

@@ -23,8 +23,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::StoreId;
 use super::codec::{self, Malformed, RecordHead};
 use super::frame::{self, Found, Frame, FrameContent, FrameKind, NewFrame, Seal};
@@ -34,6 +32,7 @@ use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{DataChange, Draft, DraftSource, Record};
+use crate::sync::{Mutex, RwLock};
 use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
 
 /// Records kept in memory: what a commit is checked against is nearly always among them.

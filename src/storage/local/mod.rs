@@ -33,8 +33,6 @@ mod segment_file;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 pub use format::{FORMAT_VERSION, Format};
 
 use super::StorageError;
@@ -47,6 +45,7 @@ use super::extent::{IN_LOG, Place};
 use super::planted::{Bug, planted};
 use super::record::{Draft, DraftSource, Record};
 use super::state::State;
+use crate::sync::{Mutex, thread};
 use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, Tid};
 use checkpoint::Checkpoint;
 use extents::Extents;
@@ -298,7 +297,7 @@ fn lock(files: &Files) -> Result<Option<StoreFile>, StorageError> {
         if shared.try_lock(READERS_BYTE, ByteLock::Shared)? {
             return Ok(Some(shared));
         }
-        std::thread::sleep(READER_PAUSE);
+        thread::sleep(READER_PAUSE);
     }
     locked("another process packs it; try again later")
 }

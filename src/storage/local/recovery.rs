@@ -33,6 +33,7 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Files, StoreFile};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
+use crate::sync::thread;
 use crate::units::{PAGE_BYTES, Tid};
 
 /// How often a reader looks again at a tail that a writer may be writing just now.
@@ -114,7 +115,7 @@ pub(super) fn recover(
         match try_recover(files, store, options) {
             // A writer may be in the middle of a record; what stays damaged is damaged.
             Err(StorageError::Corrupted { .. }) if attempts > 0 => {
-                std::thread::sleep(READER_PAUSE);
+                thread::sleep(READER_PAUSE);
             }
             other => return other,
         }

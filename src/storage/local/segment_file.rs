@@ -18,10 +18,7 @@
 //! said how ([`SegmentFile::rescue_with`]), and the damage is remembered.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use super::codec::{Decoder, Malformed};
 use super::{StoreId, to_usize};
@@ -30,6 +27,8 @@ use crate::storage::backend::StoreFile;
 use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::index::SegmentTable;
 use crate::storage::state::{Space, State};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::units::{ARRAY_PAGES_MAX, ArrayId, PageRange, Tid};
 
 /// Bytes of a page of a table.

@@ -132,6 +132,10 @@ impl fmt::Debug for Labelled {
 
 /// Installs the handler, once.
 fn install() {
+    // Miri has no signals.
+    if cfg!(miri) {
+        return;
+    }
     BEFORE.get_or_init(|| {
         // SAFETY: all bytes zero are a valid `sigaction`: the default one.
         let mut before: libc::sigaction = unsafe { std::mem::zeroed() };

@@ -19,11 +19,22 @@
 //! [`SysError`] keeps apart what callers act upon: no memory, addresses taken, and the rest.
 
 pub(crate) mod bus;
+#[cfg(miri)]
+#[allow(dead_code, reason = "answers that only a kernel gives")]
+mod fake;
+#[cfg(not(miri))]
 pub(crate) mod file;
+#[cfg(not(miri))]
 pub(crate) mod limits;
+#[cfg(not(miri))]
 pub(crate) mod madvise;
+#[cfg(not(miri))]
 pub(crate) mod mmap;
+#[cfg(not(miri))]
 pub(crate) mod pagemap;
+
+#[cfg(miri)]
+pub(crate) use fake::{file, limits, madvise, mmap, pagemap};
 
 use std::io;
 
@@ -59,6 +70,7 @@ impl SysError {
     }
 
     /// Decodes the error that `call` has just left in this thread.
+    #[cfg_attr(miri, allow(dead_code, reason = "the fake leaves no error number behind"))]
     fn last(call: &'static str) -> Self {
         Self::new(call, io::Error::last_os_error())
     }

@@ -1,0 +1,97 @@
+//! Locks, atomics and threads: the only place from which the layers take them.
+//!
+//! ```text
+//! storage, vm, txn --> sync --+-- parking_lot, std     every build
+//!                             '-- shuttle              `--cfg shuttle`: tests/concurrency.rs
+//! ```
+//!
+//! Under `--cfg shuttle` every lock, atomic and thread start is a point where the test's scheduler
+//! chooses who goes on, so that orders which are rare on a machine are tried on purpose.
+//!
+//! # Invariants
+//!
+//! 1. Both sides have the same surface: locks without poisoning and without errors.
+//! 2. What outlives a store, a `static`, comes from [`process`]: a schedule ends with its store.
+//! 3. No lock of the standard library is held while one of these is taken: the scheduler does not
+//!    see it, so its wait would never end.
+
+#[cfg(not(shuttle))]
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic;
+#[cfg(not(shuttle))]
+pub(crate) use std::thread;
+
+#[cfg(shuttle)]
+pub(crate) use scheduled::{Mutex, MutexGuard, RwLock};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic;
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread;
+
+/// Atomics for what belongs to the process (invariant 2).
+pub(crate) use std::sync::atomic as process;
+
+/// How many threads the machine runs at once; at least one.
+#[cfg(not(shuttle))]
+pub(crate) fn parallelism() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Enough to be two.
+#[cfg(shuttle)]
+pub(crate) fn parallelism() -> usize {
+    2
+}
+
+#[cfg(shuttle)]
+mod scheduled {
+    //! The locks of shuttle as `parking_lot` would have them.
+
+    use shuttle::sync::{self, LockResult, TryLockError};
+
+    pub(crate) use shuttle::sync::MutexGuard;
+
+    #[derive(Default)]
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            taken(self.0.lock())
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        }
+    }
+
+    #[derive(Default)]
+    pub(crate) struct RwLock<T>(sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> sync::RwLockReadGuard<'_, T> {
+            taken(self.0.read())
+        }
+
+        pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
+            taken(self.0.write())
+        }
+    }
+
+    /// A test that panics has failed; the threads that are left only unwind.
+    fn taken<G>(result: LockResult<G>) -> G {
+        result.unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

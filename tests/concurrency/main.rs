@@ -1,0 +1,99 @@
+//! Threads of one process on one store, in orders that a scheduler chooses and can repeat.
+//!
+//! ```text
+//! shuttle: who goes on at each lock, atomic and disk call?   random, or PCT (few switches)
+//!   writers, readers, housekeeping --> Store --> simulated disk
+//!        '--> history: who saw and committed what --> oracle.rs: is there one order for it all?
+//! ```
+//!
+//! Runs only under `--cfg shuttle`: `cargo xtask shuttle`. A failing schedule is named by a seed or
+//! a file, and runs again with `SHUTTLE_RANDOM_SEED` or `ZBA_SHUTTLE_SCHEDULE`.
+//!
+//! # Invariants
+//!
+//! 1. All random choices come from shuttle, so a schedule with its data can be run again.
+//! 2. Nothing of one schedule is left for the next: each has its own disk and store.
+
+#![cfg(shuttle)]
+#![deny(unsafe_code)]
+
+mod oracle;
+mod threads;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, Runner};
+
+use threads::{World, beginner, housekeeping, large_writer, packer, reader, writer};
+
+/// Most changes of the running thread that PCT makes besides those the locks force.
+const PCT_DEPTH: usize = 4;
+
+fn iterations() -> usize {
+    let wanted = std::env::var("ZBA_SHUTTLE_ITERATIONS").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.stack_size = 1 << 20;
+    config.silence_warnings = true;
+    let failures = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(&failures).unwrap();
+    config.failure_persistence = FailurePersistence::File(Some(failures));
+    config
+}
+
+/// Says which schedule failed.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("schedule {} failed", self.0.load(Ordering::Relaxed));
+        }
+    }
+}
+
+fn run(scheduler: impl Scheduler + 'static, test: fn()) {
+    let counted = Counted(Arc::default());
+    let count = Arc::clone(&counted.0);
+    Runner::new(scheduler, config()).run(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        test();
+    });
+}
+
+/// Half of the schedules by dice, half by PCT; or one that failed before.
+fn explore(test: fn()) {
+    if let Ok(file) = std::env::var("ZBA_SHUTTLE_SCHEDULE") {
+        return run(ReplayScheduler::new_from_file(file).unwrap(), test);
+    }
+    let half = iterations().div_ceil(2);
+    run(RandomScheduler::new(half), test);
+    run(PctScheduler::new(PCT_DEPTH, half), test);
+}
+
+#[test]
+fn snapshots_are_commits_and_the_first_committer_wins() {
+    explore(|| World::new().run(&[writer, writer, writer, reader]));
+}
+
+#[test]
+fn pack_and_checkpoints_take_nothing_that_is_looked_at() {
+    explore(|| World::new().run(&[writer, reader, reader, housekeeping]));
+}
+
+#[test]
+fn a_pack_between_any_two_steps_of_a_begin_takes_nothing_away() {
+    explore(|| World::new().run(&[beginner, reader, packer]));
+}
+
+#[test]
+fn commits_that_write_with_several_threads_are_whole() {
+    explore(|| World::new().run(&[large_writer, large_writer, reader, housekeeping]));
+}

@@ -1,0 +1,65 @@
+//! Unsafe code under Miri: the tests that need no kernel beyond what Miri and a fake of it have.
+//!
+//! `src/vm/sys/fake` stands for the calls that map memory: a reservation is heap memory, placing a
+//! file copies its bytes, and a page is dirty if it differs from what was placed.
+//!
+//! # Failure
+//!
+//! Undefined behaviour, or a test that fails. Without nightly and Miri the step is not run.
+
+use std::process::{Command, ExitCode};
+
+use crate::sanitize::nightly_with;
+use crate::steps::{self, Outcome, Step};
+use crate::workspace::Workspace;
+
+/// What of the unit tests is interpreted: the modules with unsafe code and what stands on them.
+const UNIT_TESTS: &[&str] = &["array::cast", "vm::"];
+
+/// What of them is not, with the reason.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("budget_of_the_process", "the fake has no limit of mappings to take a quarter of"),
+    ("both_ways", "thousands of pages: minutes for a loop over the kernel's answer"),
+    ("page_of_zeros_where", "the fake tells no page of zeros from a clean one"),
+    ("memory_file", "the fake has no seals"),
+    ("vm::mapping", "asks the kernel which mappings there are, and random sequences take minutes"),
+    ("vm::runs", "no unsafe code, and random sequences take minutes"),
+    ("vm::sys", "calls the kernel itself"),
+    ("populate", "the fake loses no page"),
+    ("address_space", "reserves more than the allocator has"),
+    ("leaves_room", "as above"),
+];
+
+/// `cargo xtask miri`.
+pub(crate) fn run(workspace: &Workspace) -> ExitCode {
+    let store = |command: &mut Command| {
+        command.args(["--test", "miri"]);
+    };
+    let step = Step::new("Miri: a store", move || interpreted(workspace, store));
+    steps::run_all(vec![Step::new("Miri: units", || units(workspace)), step])
+}
+
+fn units(workspace: &Workspace) -> Outcome {
+    interpreted(workspace, |command| {
+        command.args(["--lib", "--"]).args(UNIT_TESTS);
+        for (test, why) in LEFT_OUT {
+            eprintln!("left out: {test}: {why}");
+            command.args(["--skip", test]);
+        }
+    })
+}
+
+fn interpreted(workspace: &Workspace, tests: impl FnOnce(&mut Command)) -> Outcome {
+    if let Err(why) = nightly_with(workspace, "miri") {
+        return Outcome::NotRun(why);
+    }
+    let mut command = workspace.command("cargo");
+    command.args(["+nightly", "miri", "test", "--package", "zbigarray", "--no-default-features"]);
+    tests(&mut command);
+    command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+    command.env("CARGO_TARGET_DIR", workspace.path("target/miri"));
+    // The files of a store are real ones, below the directory for temporary files.
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-tree-borrows");
+    command.env("PROPTEST_CASES", "4");
+    steps::run_command(command)
+}
