@@ -18,6 +18,9 @@ pub const PAGE_BYTES: u64 = 4096;
 /// The same for lengths of slices.
 pub const PAGE_LEN: usize = 4096;
 
+/// Most pages of an array, whose bytes are counted in 64 bits.
+pub const ARRAY_PAGES_MAX: u64 = 1 << 52;
+
 /// Smallest block size in bytes.
 pub const BLOCK_BYTES_MIN: u64 = 64 << 10;
 /// Largest block size in bytes.
@@ -32,6 +35,9 @@ pub struct Tid(pub u64);
 impl Tid {
     /// The store before its first commit.
     pub const ZERO: Self = Self(0);
+    /// More commits than any store has. What is read from a disk may say any number, and there
+    /// must always be a next one.
+    pub const BELIEVED_MAX: Self = Self(1 << 62);
 
     /// The transaction id after this one.
     ///
@@ -60,6 +66,11 @@ impl fmt::Debug for Tid {
 /// Identity of an array for the life of its store; never used again after the array was removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArrayId(pub u64);
+
+impl ArrayId {
+    /// More arrays than any store has had. What is read from a disk may say any number.
+    pub const BELIEVED_MAX: Self = Self(1 << 62);
+}
 
 impl fmt::Display for ArrayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -482,7 +482,7 @@ impl<'t> DynArray<'t> {
         }
         if new > old {
             self.transaction.forget_private(self.id, PageRange::new(old_end, new_end))?;
-            self.reset_bytes(old, new.min(old_end * PAGE_BYTES))?;
+            self.reset_bytes(old, new.min(old_end.saturating_mul(PAGE_BYTES)))?;
         }
         Ok(())
     }
@@ -498,7 +498,7 @@ impl<'t> DynArray<'t> {
         }
         // Written in any case: who still sees the old length and writes to the rest of the last
         // page has to be in conflict, else what it writes would be there after growth.
-        let filled = self.filled(new, old.min(new_end * PAGE_BYTES));
+        let filled = self.filled(new, old.min(new_end.saturating_mul(PAGE_BYTES)));
         self.transaction.write(self.id, new, &filled)?;
         Ok(self.transaction.touch_holes(self.id, PageRange::new(new_end - 1, new_end))?)
     }

@@ -43,7 +43,7 @@ impl FromStr for Size {
         let ten_to_the_digits = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| refused())?);
         let fraction: u128 = if fraction.is_empty() { 0 } else { parse(fraction, refused)? };
         let bytes = whole.checked_mul(unit).ok_or_else(refused)?;
-        let bytes = bytes + fraction * unit / ten_to_the_digits;
+        let bytes = bytes.saturating_add(fraction * unit / ten_to_the_digits);
         u64::try_from(bytes).map(Self).map_err(|_| refused())
     }
 }
@@ -181,7 +181,9 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(read(text), Ok(bytes), "{text}");
         }
-        for text in ["", "x", "-1", "1XB", "1.", ".5", "1e6", "99999999999GiB", "1.2.3"] {
+        // With its fraction it is above 2^128.
+        const MOST: &str = "340282366920938463463374607431768211.9kB";
+        for text in ["", "x", "-1", "1XB", "1.", ".5", "1e6", "99999999999GiB", "1.2.3", MOST] {
             assert!(read(text).is_err(), "{text}");
         }
     }

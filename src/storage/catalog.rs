@@ -14,7 +14,8 @@
 //!
 //! 1. The parent of every name is a group.
 //! 2. An array id stands for one array for ever: ids are given out once, in ascending order.
-//! 3. A name has no empty, `.` or `..` part, no NUL, and at most [`NAME_BYTES_MAX`] bytes.
+//! 3. A name has no empty, `.` or `..` part, no control character, at most [`NAME_BYTES_MAX`] bytes
+//!    and at most [`PARTS_MAX`] parts.
 //!
 //! # Failure
 //!
@@ -31,6 +32,8 @@ use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 pub const NAME_BYTES_MAX: usize = 4096;
 /// Most bytes of one part of a name, as file systems have it.
 pub const PART_BYTES_MAX: usize = 255;
+/// Most parts of a name: every group above it is kept as a name of its own.
+pub const PARTS_MAX: usize = 64;
 /// Most dimensions of an array.
 pub const DIMENSIONS_MAX: usize = 64;
 
@@ -492,8 +495,9 @@ pub fn check_name(name: &str) -> Result<(), CatalogError> {
     if name.len() > NAME_BYTES_MAX {
         return bad("it has more than 4096 bytes");
     }
-    for part in name.split('/') {
+    for (at, part) in name.split('/').enumerate() {
         match part {
+            _ if at == PARTS_MAX => return bad("it has more than 64 parts"),
             "" => return bad("it starts or ends with `/` or has two in a row"),
             "." | ".." => return bad("`.` and `..` are not allowed as parts of a name"),
             _ if part.len() > PART_BYTES_MAX => return bad("a part has more than 255 bytes"),
@@ -559,6 +563,9 @@ mod tests {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         check_name("a b/c.d/\u{e4}").unwrap();
+        let deep = "a/".repeat(PARTS_MAX - 1) + "a";
+        check_name(&deep).unwrap();
+        assert!(check_name(&format!("{deep}/a")).is_err(), "each part is a group of its own");
     }
 
     #[test]

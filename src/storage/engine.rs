@@ -21,7 +21,7 @@ use super::StorageError;
 use super::extent::{Extent, Place};
 use super::record::{Draft, Record};
 use super::state::State;
-use crate::units::Tid;
+use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
 
 /// A wish for space.
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +227,60 @@ pub trait Engine: BlobStore + CommitLog {
     fn is_poisoned(&self) -> bool;
 }
 
+/// Bytes read in one step where a whole unit is not wanted: a unit may have 1 GiB.
+const STEP_BYTES: usize = 1 << 20;
+
+/// The CRC-32 of unit `unit` as it lies on the disk, read in small steps; each step goes to `seen`
+/// with its first byte within the extent.
+///
+/// # Errors
+///
+/// The read's own error.
+pub fn unit_sum(
+    blobs: &dyn BlobStore,
+    extent: &Extent,
+    unit: u32,
+    seen: &mut dyn FnMut(u64, &[u8]),
+) -> Result<u32, StorageError> {
+    let pages = extent.unit(unit);
+    let (mut at, end) = (u64::from(pages.start) * PAGE_BYTES, u64::from(pages.end) * PAGE_BYTES);
+    let mut hasher = crc32fast::Hasher::new();
+    let step = usize::try_from(end - at).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+    let mut bytes = vec![0; step];
+    while at < end {
+        let part = usize::try_from(end - at).unwrap_or(step).min(step);
+        let part = &mut bytes[..part];
+        blobs.read(extent.place(), at, part)?;
+        hasher.update(part);
+        seen(at, part);
+        at += part.len() as u64;
+    }
+    Ok(hasher.finalize())
+}
+
+/// Compares unit `unit` with its checksum.
+///
+/// # Errors
+///
+/// [`StorageError::Checksum`] naming the place, or the read's own error.
+pub fn check_unit(blobs: &dyn BlobStore, extent: &Extent, unit: u32) -> Result<(), StorageError> {
+    require_sum(blobs, extent, unit, unit_sum(blobs, extent, unit, &mut |_, _| {})?)
+}
+
+fn require_sum(
+    blobs: &dyn BlobStore,
+    extent: &Extent,
+    unit: u32,
+    sum: u32,
+) -> Result<(), StorageError> {
+    let (whole, expected) = (extent.unit(unit), extent.sums()[unit as usize]);
+    if sum == expected {
+        return Ok(());
+    }
+    let place = blobs.describe(extent.place().after(u64::from(whole.start)));
+    Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum })
+}
+
 /// Reads pages of an extent and compares every unit touched with its checksum.
 ///
 /// Returns exactly `pages` of the extent; units that are only partly wanted are read whole.
@@ -244,30 +298,28 @@ pub fn read_checked(
     pages: std::ops::Range<u32>,
     bytes: &mut [u8],
 ) -> Result<(), StorageError> {
-    use crate::units::{PAGE_BYTES, PAGE_LEN};
     assert_eq!(bytes.len(), pages.len() * PAGE_LEN, "the buffer has the size of the pages");
-    let mut scratch = Vec::new();
     for unit in extent.units_of(pages.clone()) {
         let whole = extent.unit(unit);
         let wanted = whole.start.max(pages.start)..whole.end.min(pages.end);
         let into = (wanted.start - pages.start) as usize * PAGE_LEN;
         let into = &mut bytes[into..into + wanted.len() * PAGE_LEN];
-        let offset_bytes = u64::from(whole.start) * PAGE_BYTES;
         let sum = if wanted == whole {
-            blobs.read(extent.place(), offset_bytes, into)?;
+            blobs.read(extent.place(), u64::from(whole.start) * PAGE_BYTES, into)?;
             crc32fast::hash(into)
         } else {
-            scratch.resize(whole.len() * PAGE_LEN, 0);
-            blobs.read(extent.place(), offset_bytes, &mut scratch)?;
-            let from = (wanted.start - whole.start) as usize * PAGE_LEN;
-            into.copy_from_slice(&scratch[from..from + into.len()]);
-            crc32fast::hash(&scratch)
+            let first = u64::from(wanted.start) * PAGE_BYTES;
+            unit_sum(blobs, extent, unit, &mut |at, part| {
+                let end = first + into.len() as u64;
+                let (from, to) = (at.max(first), (at + part.len() as u64).min(end));
+                if from < to {
+                    let index = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
+                    into[index(from - first)..index(to - first)]
+                        .copy_from_slice(&part[index(from - at)..index(to - at)]);
+                }
+            })?
         };
-        let expected = extent.sums()[unit as usize];
-        if sum != expected {
-            let place = blobs.describe(extent.place().after(u64::from(whole.start)));
-            return Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum });
-        }
+        require_sum(blobs, extent, unit, sum)?;
     }
     Ok(())
 }

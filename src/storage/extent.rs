@@ -21,6 +21,9 @@ use crate::units::{PAGE_LEN, PageRange};
 /// Most pages of one extent: 1 GiB.
 pub const EXTENT_PAGES_MAX: u32 = 1 << 18;
 
+/// Most pages of a file, whose bytes the system counts in 63 bits.
+pub const FILE_PAGES_MAX: u64 = 1 << 51;
+
 /// The bit of [`Place::file`] that says: inside the commit log, as the data of a small commit.
 pub const IN_LOG: u32 = 1 << 31;
 
@@ -73,14 +76,14 @@ pub struct Extent {
 impl Extent {
     /// An extent of `pages` pages at `place` with one checksum for each `unit_pages` pages.
     ///
-    /// `None` if the numbers do not fit each other (invariant 2) or the extent is empty or longer
-    /// than [`EXTENT_PAGES_MAX`]: what is read from a disk may say anything.
+    /// `None` if the numbers do not fit each other (invariant 2), or the extent is empty, longer
+    /// than [`EXTENT_PAGES_MAX`] or in no file there can be: what a disk says may be anything.
     #[must_use]
     pub fn new(place: Place, pages: u32, unit_pages: u32, sums: Box<[u32]>) -> Option<Self> {
         let fits = (1..=EXTENT_PAGES_MAX).contains(&pages)
             && unit_pages > 0
             && sums.len() == pages.div_ceil(unit_pages) as usize
-            && place.page.checked_add(u64::from(pages)).is_some();
+            && place.page.saturating_add(u64::from(pages)) <= FILE_PAGES_MAX;
         // An extent of one unit says its own length, so that equal neighbours can be joined.
         let unit_pages = unit_pages.min(pages);
         fits.then_some(Self { place, pages, unit_pages, sums })
@@ -121,6 +124,14 @@ impl Extent {
     #[must_use]
     pub fn units_of(&self, pages: Range<u32>) -> Range<u32> {
         pages.start / self.unit_pages..pages.end.div_ceil(self.unit_pages)
+    }
+
+    /// Whether the extent lies in the log and reaches behind `end`: nobody knows yet what will lie
+    /// there, and a torn tail is cut off under who maps it.
+    #[must_use]
+    pub fn is_ahead(&self, end: Place) -> bool {
+        let last = self.place.after(u64::from(self.pages));
+        last.in_log() && (last.file, last.page) > (end.file, end.page)
     }
 
     /// Whether `next` continues this extent in the same file, so that both can be written as one.
@@ -285,7 +296,9 @@ mod tests {
         assert!(Extent::new(place, 4, 0, Box::new([1])).is_none());
         assert!(Extent::new(place, 4, 2, Box::new([1])).is_none());
         assert!(Extent::new(place, EXTENT_PAGES_MAX + 1, u32::MAX, Box::new([1])).is_none());
-        assert!(Extent::new(Place { file: 0, page: u64::MAX }, 1, 1, Box::new([1])).is_none());
+        for page in [FILE_PAGES_MAX, u64::MAX] {
+            assert!(Extent::new(Place { file: 0, page }, 1, 1, Box::new([1])).is_none());
+        }
     }
 
     #[test]

@@ -15,6 +15,20 @@ use crate::units::{ArrayId, PageRange, Tid};
 
 /// Most pages a record carries itself: 64 KiB.
 pub const INLINE_PAGES_MAX: u64 = 16;
+/// Whether a record may carry these pages itself.
+///
+/// Not if a sector of them has exactly one bit set. If that bit flips, the sector looks as if it
+/// had never been written and the record as torn: an acknowledged commit would be cut off. Sectors
+/// with no bit set cannot look torn, and those with more take more than one flip.
+#[must_use]
+pub fn may_be_inline(bytes: &[u8]) -> bool {
+    let bits = |sector: &[u8]| sector.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    bytes.chunks(SECTOR_BYTES).all(|sector| bits(sector) != 1)
+}
+
+/// Bytes that a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 /// Most bytes of a commit's note.
 pub const NOTE_BYTES_MAX: usize = 64 << 10;
 

@@ -14,7 +14,7 @@ use imbl::OrdMap;
 
 use super::StorageError;
 use super::catalog::{Catalog, CatalogChange};
-use super::extent::{Place, Source};
+use super::extent::{Extent, Place, Source};
 use super::index::PageMap;
 use super::record::Record;
 use crate::units::{ArrayId, Tid};
@@ -53,7 +53,21 @@ impl Space {
     /// Number of pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.iter().map(|(_, pages)| pages).sum()
+        self.iter().fold(0, |sum, (_, pages)| sum.saturating_add(pages))
+    }
+
+    /// One past the last page of file `file`; 0 if there is none.
+    #[must_use]
+    pub fn end(&self, file: u32) -> u64 {
+        let last = self.ranges.get_prev(&(file, u64::MAX));
+        last.filter(|&(&(of, _), _)| of == file).map_or(0, |(_, &end)| end)
+    }
+
+    /// Whether all pages of an extent are in the set. What is not can be given out and written.
+    #[must_use]
+    pub fn holds(&self, extent: &Extent) -> bool {
+        let pages = u64::from(extent.pages());
+        self.pages_in(extent.place(), pages) == pages
     }
 
     /// Number of pages of `pages` pages from `place` on that are in the set.
@@ -176,7 +190,7 @@ impl State {
     /// # Errors
     ///
     /// [`StorageError`] if the checkpoint cannot be read.
-    pub fn extents(&self) -> Result<Vec<Arc<super::extent::Extent>>, StorageError> {
+    pub fn extents(&self) -> Result<Vec<Arc<Extent>>, StorageError> {
         let mut found = std::collections::BTreeMap::new();
         for (_, pages) in self.page_maps() {
             for segment in pages.stored()? {

@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 
 use super::error::TransactionError;
 use super::transaction::Transaction;
-use crate::storage::engine::{Engine, read_checked};
+use crate::storage::engine::{Engine, check_unit};
 use crate::storage::extent::{Extent, Place, Segment, Source};
-use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange};
+use crate::units::{ArrayId, PAGE_BYTES, PageRange};
 
 /// Most units remembered: 2 TiB of blocks of 2 MiB, in about 32 MiB of memory.
 const UNITS_MAX: usize = 1 << 20;
@@ -84,9 +84,7 @@ fn unit_of(extent: &Extent, unit: u32) -> (Place, u32) {
 }
 
 fn compare(engine: &dyn Engine, extent: &Extent, unit: u32) -> Result<(), TransactionError> {
-    let pages = extent.unit(unit);
-    let mut bytes = vec![0; pages.len() * PAGE_LEN];
-    Ok(read_checked(engine, extent, pages, &mut bytes)?)
+    Ok(check_unit(engine, extent, unit)?)
 }
 
 impl Transaction {

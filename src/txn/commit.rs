@@ -15,7 +15,7 @@ use super::write_out;
 use crate::storage::StorageError;
 use crate::storage::extent::{Place, Source};
 use crate::storage::record::{
-    Draft, DraftChange, DraftSource, INLINE_PAGES_MAX, NOTE_BYTES_MAX, Record,
+    Draft, DraftChange, DraftSource, INLINE_PAGES_MAX, NOTE_BYTES_MAX, Record, may_be_inline,
 };
 use crate::storage::state::State;
 use crate::units::{ArrayId, PageRange, PageSet, Tid};
@@ -104,6 +104,7 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
         }
     }
     let fits = pages_count <= INLINE_PAGES_MAX && inner.set.allocated.is_empty();
+    let fits = fits && all_may_be_inline(cx, inner, &plans)?;
     let mut inline = Inline::new();
     let mut written = Vec::new();
     for (id, changed, planned) in plans {
@@ -146,6 +147,24 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
         engine.sync()?;
     }
     Ok(inline)
+}
+
+/// Maps all planned pages and says whether the record may carry them.
+fn all_may_be_inline(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    plans: &[(ArrayId, PageSet, PageSet)],
+) -> Result<bool, TransactionError> {
+    for (id, _, planned) in plans {
+        let Some(working) = inner.session.arrays.get_mut(id) else { continue };
+        for range in planned.iter() {
+            working.map(cx, range, false)?;
+            if !working.bytes(range).is_some_and(may_be_inline) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn has_staged(inner: &Inner) -> bool {

@@ -70,7 +70,7 @@ impl Store {
         let keep = wanted.min(writer).max(oldest);
         Ok(shared.replace_head_by(|pinned| {
             let packed = shared.engine.pack(keep, pinned)?;
-            let freed_bytes = packed.freed_pages * PAGE_BYTES;
+            let freed_bytes = packed.freed_pages.saturating_mul(PAGE_BYTES);
             let summary = PackSummary { oldest: keep, forgotten: packed.forgotten, freed_bytes };
             Ok((packed.head, summary))
         })?)

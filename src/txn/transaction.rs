@@ -383,11 +383,17 @@ impl Transaction {
             };
             let base = Arc::clone(&inner.session.state);
             inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
-            for (&id, working) in &mut inner.session.arrays {
-                match mark.arrays.get(&id) {
-                    Some(marked) => working.go_back(cx, marked)?,
-                    None => working.become_clean(cx, base.page_map(id), &PageSet::new())?,
-                }
+            let gone_back =
+                inner.session.arrays.iter_mut().try_for_each(|(id, working)| {
+                    match mark.arrays.get(id) {
+                        Some(marked) => working.go_back(cx, marked),
+                        None => working.become_clean(cx, base.page_map(*id), &PageSet::new()),
+                    }
+                });
+            if gone_back.is_err() {
+                // Mapped still, so it is given back when the transaction ends.
+                inner.set.allocated.extend(freed);
+                return gone_back;
             }
             freed.into_iter().for_each(|(place, pages)| cx.engine.free(place, pages));
             Ok(())

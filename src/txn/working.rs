@@ -270,6 +270,12 @@ impl Working {
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
             return Ok(placed?);
         }
+        // Copies of the pattern would fill the disk with what nobody wrote.
+        let filled = segments.iter().filter(|segment| segment.source == Source::Hole);
+        let filled = filled.map(|segment| segment.pages.count()).fold(0, u64::saturating_add);
+        if !self.holes_are_zero() && filled > GATHER_PAGES_MAX {
+            return Ok(placed?);
+        }
         match self.place_gathered(cx, at, range) {
             Err(TransactionError::Map(MapError::TooManyMappings { .. })) => {
                 self.gather_mapped(cx, at)?;

@@ -4,6 +4,8 @@
 //! cargo xtask test    check + tests + Python oracle + demo      table in test.rs
 //! cargo xtask check   formatting, lints, documentation, deny    table in check.rs
 //! cargo xtask bench   every bench target, table, docs           bench.rs
+//! cargo xtask faults  failing calls, full and lying disks       faults.rs
+//! cargo xtask kill    processes killed while they commit        kill.rs
 //!                          \ steps.rs runs tables of steps /
 //! ```
 //!
@@ -19,6 +21,9 @@
 mod bench;
 mod check;
 mod crash;
+mod faults;
+mod fuzz;
+mod kill;
 mod python;
 mod steps;
 mod test;
@@ -39,9 +44,17 @@ cargo xtask COMMAND
                     every benchmark, or those named; fails if a bar is missed
                     --quick: smaller sizes and fewer rounds, for a look
                     --write: results go to docs/benchmarks.md
+  fuzz [TARGET...] [--seconds N]
+                    libFuzzer on decoders and whole stores, 60 s each unless said otherwise
+  fuzz flips        every bit of small stores flipped; each must be found
   crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
                     power cuts at every change of the disk, in release mode
                     --bugs: every planted bug must be found; --bug: this one
+  faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
+                    every call that can fail fails: in the process, below it, on full disks
+                    --every K: one run in K
+  kill [--runs N] [--seed S]
+                    processes killed while they commit, again and again on the same stores
   help              this text
 ";
 
@@ -57,7 +70,19 @@ fn main() -> ExitCode {
             Ok(options) => bench::run(&workspace, &options),
             Err(why) => usage(&format!("bench: {why}")),
         },
+        ["fuzz", rest @ ..] => match fuzz::Options::parse(rest) {
+            Ok(options) => fuzz::run(&workspace, &options),
+            Err(why) => usage(&format!("fuzz: {why}")),
+        },
         ["crash", rest @ ..] => crash::run(&workspace, rest),
+        ["faults", rest @ ..] => match faults::Options::parse(rest) {
+            Ok(options) => faults::run(&workspace, &options),
+            Err(why) => usage(&format!("faults: {why}")),
+        },
+        ["kill", rest @ ..] => match kill::Options::parse(rest) {
+            Ok(options) => kill::run(&workspace, options),
+            Err(why) => usage(&format!("kill: {why}")),
+        },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS

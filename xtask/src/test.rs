@@ -22,9 +22,15 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::check;
 use crate::crash;
+use crate::faults;
+use crate::fuzz;
+use crate::kill;
 use crate::python::{self, Python};
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
+
+/// Of the runs of each rig of faults, one in so many: a minute in all.
+const FAULTS_EVERY: u32 = 16;
 
 /// `cargo xtask test`; `quick` leaves out what takes longest.
 pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
@@ -36,7 +42,10 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     table.push(Step::new("tests", || {
         steps::run_command(with_python(tests(workspace), python.get()))
     }));
+    table.push(Step::command("any bytes", fuzz::replay(workspace)));
     if !quick {
+        table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
+        table.push(kill::row(workspace, kill::Options::default()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));

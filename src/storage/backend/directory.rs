@@ -97,7 +97,13 @@ impl Backend for Directory {
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.at(path))? {
+        let entries = loop {
+            match fs::read_dir(self.at(path)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        for entry in entries {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_unstable();

@@ -33,7 +33,7 @@ use super::segment_file::{
 use super::{StoreId, to_usize};
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
-use crate::storage::extent::{Extent, Segment, Source};
+use crate::storage::extent::{Extent, IN_LOG, Place, Segment, Source};
 use crate::storage::index::PageMap;
 use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
@@ -114,6 +114,9 @@ impl Header {
         }
         from.bytes(size_of::<StoreId>())?;
         let tid = Tid(from.u64()?);
+        if tid > Tid::BELIEVED_MAX {
+            return Err(Malformed("it is that of an impossible commit".to_owned()));
+        }
         let position = Position { file: from.u32()?, page: from.u64()? };
         let tail = Tail { tid, position, chain: from.u32()? };
         let time_ns = from.i64()?;
@@ -173,18 +176,25 @@ impl Checkpoint {
             move |Malformed(what): Malformed| file.damaged(section.offset, what)
         };
         let (arrays, fences) = decode_directory(&directory).map_err(at(header.directory))?;
-        let (segment_pages, sum_pages) = (header.segment_pages, header.sum_pages);
-        let segments = SegmentFile::new(file.clone(), *store, tid, segment_pages, sum_pages);
-        let segments = segments.with_fences(fences).map_err(at(header.directory))?;
-        let segments = Arc::new(segments);
         let mut from = Decoder(&catalog);
         let catalog = codec::decode_catalog(&mut from).map_err(at(header.catalog))?;
         from.finish().map_err(at(header.catalog))?;
         let mut from = Decoder(&space);
         let space = codec::decode_space(&mut from).map_err(at(header.space))?;
         from.finish().map_err(at(header.space))?;
+        let Position { file: number, page } = header.tail.position;
+        let log_end = Place { file: IN_LOG | number, page };
+        let pages = (header.segment_pages, header.sum_pages);
+        let segments =
+            SegmentFile::new(file.clone(), (*store, tid), pages, (space.clone(), log_end));
+        let segments = segments.with_fences(fences).map_err(at(header.directory))?;
+        let segments = Arc::new(segments);
         let mut state = State::new(tid, header.time_ns, catalog, space);
         for array in arrays {
+            if state.catalog.array_by_id(array.id).is_none() {
+                let what = format!("it has data of {}, which is not", array.id);
+                return Err(file.damaged(header.directory.offset, what));
+            }
             let table = ArrayTable::new(Arc::clone(&segments), array.id, array.first, array.count);
             let table = table.map_err(at(header.directory))?;
             state.set_page_map(array.id, PageMap::over(Arc::new(table)));
@@ -275,13 +285,13 @@ pub(super) fn write(
 ) -> Result<Checkpoint, StorageError> {
     let files = files.aside();
     let temporary = format!("checkpoint/.tmp-{:020}", tail.tid.0);
-    let written = write_aside(&files, store, state, tail, chain_first, &temporary);
+    let written = write_aside(&files, store, state, tail, chain_first, &temporary)
+        .and_then(|()| files.rename(&temporary, &checkpoint_path(tail.tid)));
     if let Err(error) = written {
         // The disk may be full: what is left of the attempt must not fill it.
         let _ = files.aside().remove(&temporary);
         return Err(error);
     }
-    files.rename(&temporary, &checkpoint_path(tail.tid))?;
     files.sync_dir("checkpoint")?;
     Checkpoint::open(&files, store, tail.tid)
 }
@@ -355,7 +365,7 @@ struct Tables {
     arrays: Vec<ArrayEntry>,
     fences: Vec<(ArrayId, u64)>,
     // Extents that segments cover in part are often named by several of them.
-    shared: HashMap<(crate::storage::extent::Place, u32, u32), u64>,
+    shared: HashMap<(Place, u32, u32), u64>,
 }
 
 impl Tables {
@@ -530,6 +540,9 @@ mod tests {
             };
             let name = Arc::from(format!("a{}", id.0));
             state.catalog.apply(&CatalogChange::CreateArray { name, entry }, Tid(1)).unwrap();
+            for extent in pages.stored().unwrap().iter().filter_map(|s| s.source.extent()) {
+                state.space.insert(extent.place(), u64::from(extent.pages()));
+            }
             state.set_page_map(id, pages);
         }
         state

@@ -238,6 +238,49 @@ fn whichever_call_fails_the_first_commit_after_it_survives_a_power_cut() {
     }
 }
 
+#[test]
+fn a_pack_that_succeeded_leaves_a_handle_that_writes_whatever_failed_on_the_way() {
+    let mut failed_on_the_way = 0;
+    for call in 0..40 {
+        let disk = Simulated::new().unwrap();
+        LocalEngine::create(&backend(&disk), &small()).unwrap();
+        let (engine, mut head) = open(&disk).unwrap();
+        for first in 0..6 {
+            head = commit(&engine, &head, first, 20, false).unwrap();
+        }
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Eio, lasting: false }));
+        let Ok(packed) = engine.pack(head.tid, &[]) else { continue };
+        disk.set_fault(None);
+        assert!(!engine.is_poisoned(), "call {call}");
+        commit(&engine, &packed.head, 3, 2, false).unwrap();
+        failed_on_the_way += 1;
+    }
+    assert!(failed_on_the_way > 10, "{failed_on_the_way}");
+}
+
+#[test]
+fn a_full_disk_is_not_filled_with_unfinished_files() {
+    let calls = {
+        let disk = Simulated::new().unwrap();
+        run(&disk, &mut Run::default()).unwrap();
+        disk.calls_count()
+    };
+    for call in 0..calls {
+        let disk = Simulated::new().unwrap();
+        LocalEngine::create(&backend(&disk), &small()).unwrap();
+        let (engine, mut head) = open(&disk).unwrap();
+        for first in 0..6 {
+            head = commit(&engine, &head, first * 3, 5, first % 2 == 0).unwrap();
+        }
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
+        let checkpointed = engine.checkpoint(&head).map(|_| ());
+        let packed = engine.pack(head.tid, &[]).map(|_| ());
+        let left = ["log", "checkpoint"].map(|directory| disk.list(directory).unwrap()).concat();
+        let left = left.iter().find(|name| name.starts_with(".tmp"));
+        assert_eq!(left, None, "call {call}: {checkpointed:?}, {packed:?}");
+    }
+}
+
 /// "No space" says that the handle goes on, which is not true of a sync.
 #[test]
 fn a_sync_that_finds_the_disk_full_is_a_failed_sync() {

@@ -47,6 +47,8 @@ struct Inner {
     limbo: Ranges,
     // Pages at the front of a file that lie ready on the disk.
     ready_pages: BTreeMap<u32, u64>,
+    // Files that were found to be as long as commits say.
+    whole: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Extents {
             pending: Ranges::default(),
             limbo: Ranges::default(),
             ready_pages: BTreeMap::new(),
+            whole: BTreeSet::new(),
         };
         Self {
             files,
@@ -129,6 +132,24 @@ impl Extents {
         Ok(open.entry(number).or_insert(file).clone())
     }
 
+    /// Refuses to write to a file that lacks what commits say is there: making it longer would give
+    /// them zeros for data, and hide that it was cut.
+    fn require_whole(&self, inner: &mut Inner, number: u32) -> Result<(), StorageError> {
+        let wanted = inner.used.end(number).saturating_mul(PAGE_BYTES);
+        if wanted == 0 || inner.whole.contains(&number) {
+            return Ok(());
+        }
+        // Not created if it is missing.
+        let file = self.file(number)?;
+        let len = file.len()?;
+        if len < wanted {
+            let what = format!("the file ends before byte {wanted}, which commits name");
+            return Err(file.damaged(len, what));
+        }
+        inner.whole.insert(number);
+        Ok(())
+    }
+
     /// See [`BlobStore::allocate`](crate::storage::engine::BlobStore::allocate).
     pub(super) fn allocate(&self, wish: &Allocation) -> Result<Place, StorageError> {
         let pages = u64::from(wish.pages);
@@ -156,6 +177,7 @@ impl Extents {
         pages: u64,
     ) -> Result<(), StorageError> {
         let Granted { place, at_tail } = granted;
+        self.require_whole(inner, place.file)?;
         let file = self.file_to_write(place.file)?;
         let end = place.page + pages;
         let ready = inner.ready_pages.get(&place.file).copied().unwrap_or(0);
@@ -244,6 +266,15 @@ impl Extents {
         Ok(())
     }
 
+    /// Whether none of these pages can be given out.
+    pub(super) fn are_taken(&self, place: Place, pages: u64) -> bool {
+        let inner = self.inner.lock();
+        let taken = inner.used.pages_in(place, pages)
+            + inner.pending.pages_in(place, pages)
+            + inner.limbo.pages_in(place, pages);
+        taken >= pages
+    }
+
     /// Notes that the extents of a record are committed.
     pub(super) fn commit(&self, record: &Record) {
         let mut inner = self.inner.lock();
@@ -264,8 +295,8 @@ impl Extents {
     /// Returns the number of pages that nobody names any more and that were named before.
     pub(super) fn repack(&self, used: Space, limbo: Ranges) -> u64 {
         let mut inner = self.inner.lock();
-        let before = inner.used.pages() + inner.limbo.pages();
-        let after = used.pages() + limbo.pages();
+        let before = inner.used.pages().saturating_add(inner.limbo.pages());
+        let after = used.pages().saturating_add(limbo.pages());
         used.iter().for_each(|(place, pages)| inner.pending.remove(place, pages));
         inner.used = used;
         inner.limbo = limbo;
@@ -294,7 +325,8 @@ impl Extents {
     pub(super) fn taken_pages(&self) -> (u64, u64) {
         let inner = self.inner.lock();
         let used = inner.used.pages();
-        (used + inner.pending.pages() + inner.limbo.pages(), used)
+        let rest = inner.pending.pages().saturating_add(inner.limbo.pages());
+        (used.saturating_add(rest), used)
     }
 
     /// Gives free space back to the file system, where it can take it.

@@ -30,11 +30,11 @@ use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
 
 /// Bytes that a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
-const PAYLOAD_BYTES: usize = SECTOR_BYTES - 4;
+pub(super) const PAYLOAD_BYTES: usize = SECTOR_BYTES - 4;
 const SECTORS_PER_PAGE: usize = 8;
-const HEAD_BYTES: usize = 64;
+pub(super) const HEAD_BYTES: usize = 64;
 /// Bytes of checksums for each inline page: one of the page, one of each of its sectors.
-const SUMS_BYTES: usize = 4 * (1 + SECTORS_PER_PAGE);
+pub(super) const SUMS_BYTES: usize = 4 * (1 + SECTORS_PER_PAGE);
 const MAGIC: u32 = u32::from_le_bytes(*b"ZREC");
 /// Most inline pages of a frame: what a decoder believes.
 const INLINE_PAGES_BELIEVED_MAX: u32 = 1 << 16;

@@ -90,7 +90,7 @@ impl Ranges {
 
     /// Number of pages.
     pub(super) fn pages(&self) -> u64 {
-        self.iter().map(|(_, pages)| pages).sum()
+        self.iter().fold(0, |sum, (_, pages)| sum.saturating_add(pages))
     }
 }
 

@@ -638,12 +638,18 @@ pub(super) fn create_log_file(
     let temporary = format!("log/.tmp-{number:010}");
     let aside = files.aside();
     aside.remove(&temporary)?;
-    let file = aside.create(&temporary)?;
-    file.write_at(&[content], 0)?;
-    if !planted(Bug::LogNamedUnsynced) {
-        file.sync()?;
+    let written = aside.create(&temporary).and_then(|file| {
+        file.write_at(&[content], 0)?;
+        if !planted(Bug::LogNamedUnsynced) {
+            file.sync()?;
+        }
+        files.rename(&temporary, &log_path(number))
+    });
+    if written.is_err() {
+        // The disk may be full: what is left of the attempt must not fill it.
+        let _ = files.aside().remove(&temporary);
     }
-    files.rename(&temporary, &log_path(number))?;
+    written?;
     if planted(Bug::LogNameNotSynced) { Ok(()) } else { files.sync_dir("log") }
 }
 

@@ -86,13 +86,17 @@ impl LogHeader {
             return Err(Malformed("the log file is of another version".to_owned()));
         }
         from.bytes(size_of::<StoreId>())?;
-        Ok(Self {
+        let header = Self {
             file: from.u32()?,
             chain_base: from.u32()?,
             base: Tid(from.u64()?),
             previous: from.u32()?,
             has_state: from.u8()? == 1,
-        })
+        };
+        if header.base > Tid::BELIEVED_MAX {
+            return Err(Malformed("it begins after an impossible commit".to_owned()));
+        }
+        Ok(header)
     }
 }
 

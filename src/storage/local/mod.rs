@@ -18,6 +18,8 @@
 mod check;
 mod checkpoint;
 mod codec;
+#[cfg(feature = "fuzzing")]
+pub mod door;
 mod extents;
 mod format;
 mod frame;
@@ -352,6 +354,11 @@ impl BlobStore for LocalEngine {
         if len < end_bytes {
             return Err(file.damaged(len, format!("the file ends before byte {end_bytes}")));
         }
+        // Nor may what is mapped be given out to others: invariant 1 of docs/design.md.
+        if self.files.is_writable() && !place.in_log() && !self.extents.are_taken(place, pages) {
+            let at = place.page.saturating_mul(PAGE_BYTES);
+            return Err(file.damaged(at, "the space in use leaves out pages that an array has"));
+        }
         let offset_bytes = place.page * PAGE_BYTES;
         Ok(Some(ExtentFile { file: file.fd(), offset_bytes }))
     }
@@ -496,8 +503,8 @@ impl Engine for LocalEngine {
         let (taken_pages, used_pages) = self.extents.taken_pages();
         Ok(Usage {
             data_bytes,
-            data_used_bytes: used_pages * PAGE_BYTES,
-            data_free_bytes: data_bytes.saturating_sub(taken_pages * PAGE_BYTES),
+            data_used_bytes: used_pages.saturating_mul(PAGE_BYTES),
+            data_free_bytes: data_bytes.saturating_sub(taken_pages.saturating_mul(PAGE_BYTES)),
             log_bytes: sum("log", StoreFile::len)?,
             checkpoint_bytes: sum("checkpoint", StoreFile::len)?,
         })
@@ -506,5 +513,7 @@ impl Engine for LocalEngine {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,8 @@
 //! # Failure
 //!
 //! Before the new file has its name an error leaves everything as it was. After that nothing is
-//! an error: what could not be deleted, punched or checkpointed is made up for at the next opening.
+//! an error: what could not be deleted or checkpointed is made up for at the next opening, what
+//! could not be punched by the next pack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -273,6 +274,11 @@ fn write_log(
         if !planted(Bug::PackNamedUnsynced) {
             file.sync()?;
         }
+        if planted(Bug::PackRemovesFirst) {
+            let old = engine.log.chain();
+            (old.first..=old.last).try_for_each(|number| engine.files.remove(&log_path(number)))?;
+        }
+        engine.files.rename(&temporary, &log_path(number))?;
         Ok(made)
     });
     let (tails, records) = match synced {
@@ -282,11 +288,6 @@ fn write_log(
             return Err(error);
         }
     };
-    if planted(Bug::PackRemovesFirst) {
-        let old = engine.log.chain();
-        (old.first..=old.last).try_for_each(|number| engine.files.remove(&log_path(number)))?;
-    }
-    engine.files.rename(&temporary, &log_path(number))?;
     if !planted(Bug::PackNameNotSynced) {
         engine.files.sync_dir("log")?;
     }

@@ -9,13 +9,15 @@
 //!
 //! 1. The checksum of a page covers store, commit, kind and number of the page.
 //! 2. The segments of one array ascend and do not overlap; what is read is checked for that.
+//! 3. Extents lie in the space in use of their state, or in the log before its end: what is mapped
+//!    is never given out or cut off. What is read is checked for that, too.
 //!
 //! # Failure
 //!
 //! A damaged page is found when it is read. Then the state is taken from elsewhere, if somebody
 //! said how ([`SegmentFile::rescue_with`]), and the damage is remembered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -27,8 +29,8 @@ use crate::storage::StorageError;
 use crate::storage::backend::StoreFile;
 use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::index::SegmentTable;
-use crate::storage::state::State;
-use crate::units::{ArrayId, PageRange, Tid};
+use crate::storage::state::{Space, State};
+use crate::units::{ARRAY_PAGES_MAX, ArrayId, PageRange, Tid};
 
 /// Bytes of a page of a table.
 pub(super) const PAGE_BYTES: usize = 64 << 10;
@@ -78,7 +80,7 @@ impl StoredSegment {
             && unit_pages > 0
             && u64::from(skip).saturating_add(count) <= u64::from(extent_pages);
         match start.checked_add(count) {
-            Some(end) if fits => {
+            Some(end) if fits && end <= ARRAY_PAGES_MAX => {
                 let pages = PageRange::new(start, end);
                 Ok(Self { pages, place, extent_pages, unit_pages, skip, sums: from.u64()? })
             }
@@ -91,7 +93,7 @@ impl StoredSegment {
     }
 }
 
-fn page_sum(store: &StoreId, tid: Tid, kind: u8, number: u64, payload: &[u8]) -> u32 {
+pub(super) fn page_sum(store: &StoreId, tid: Tid, kind: u8, number: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(store);
     hasher.update(&tid.0.to_le_bytes());
@@ -136,6 +138,9 @@ pub(super) struct SegmentFile {
     tid: Tid,
     segment_pages: u64,
     sum_pages: u64,
+    // Invariant 3.
+    space: Space,
+    log_end: Place,
     fences: Vec<(ArrayId, u64)>,
     cache: Mutex<VecDeque<CachedPage>>,
     rescue: OnceLock<Rescue>,
@@ -144,12 +149,13 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
+    /// The tables, with so many pages of segments and of sums, of a state that uses `space` and
+    /// stands at `log_end`.
     pub(super) fn new(
         file: StoreFile,
-        store: StoreId,
-        tid: Tid,
-        segment_pages: u64,
-        sum_pages: u64,
+        (store, tid): (StoreId, Tid),
+        (segment_pages, sum_pages): (u64, u64),
+        (space, log_end): (Space, Place),
     ) -> Self {
         Self {
             file,
@@ -157,6 +163,8 @@ impl SegmentFile {
             tid,
             segment_pages,
             sum_pages,
+            space,
+            log_end,
             fences: Vec::new(),
             cache: Mutex::new(VecDeque::new()),
             rescue: OnceLock::new(),
@@ -240,6 +248,11 @@ impl SegmentFile {
             units => self.sums(stored.sums, u64::from(units))?,
         };
         let extent = Extent::new(stored.place, stored.extent_pages, stored.unit_pages, sums);
+        // Invariant 3.
+        let extent = extent.filter(|extent| match extent.place().in_log() {
+            true => !extent.is_ahead(self.log_end),
+            false => self.space.holds(extent),
+        });
         extent.ok_or_else(|| self.file.damaged(TABLES_AT, "a segment names an impossible extent"))
     }
 
@@ -317,7 +330,7 @@ impl ArrayTable {
         }
         let mut index = self.search(pages.start)?;
         let mut previous_end = 0;
-        let mut newest: Vec<(StoredSegment, Arc<Extent>)> = Vec::new();
+        let mut known = Known::default();
         while index < self.end {
             let number = index / StoredSegment::PER_PAGE;
             let table_page = self.file.page(SEGMENTS, number)?;
@@ -334,7 +347,7 @@ impl ArrayTable {
                 if stored.pages.end <= pages.start {
                     continue;
                 }
-                let extent = self.shared_extent(&stored, &mut newest)?;
+                let extent = self.shared_extent(&stored, &mut known)?;
                 let source = Source::Extent { extent, skip: stored.skip };
                 found.push(Segment { pages: stored.pages, source });
             }
@@ -343,24 +356,36 @@ impl ArrayTable {
         Ok(())
     }
 
-    /// The extent of a segment, the same value as for neighbours that name the same extent.
+    /// The extent of a segment, the same value as for others of this read that name the same one.
     fn shared_extent(
         &self,
         stored: &StoredSegment,
-        newest: &mut Vec<(StoredSegment, Arc<Extent>)>,
+        known: &mut Known,
     ) -> Result<Arc<Extent>, StorageError> {
-        let same = |other: &StoredSegment| {
-            let of = |s: &StoredSegment| (s.place, s.extent_pages, s.unit_pages, s.sums);
-            of(other) == of(stored)
-        };
-        if let Some((_, extent)) = newest.iter().find(|(other, _)| same(other)) {
+        let key = (stored.place, stored.extent_pages, stored.unit_pages, stored.sums);
+        if let Some(extent) = known.extents.get(&key) {
             return Ok(Arc::clone(extent));
         }
+        // Each extent has checksums of its own: else few bytes could ask for any amount of memory.
+        known.sums_count += u64::from(stored.units());
+        let sums_max = self.file.sum_pages.saturating_mul(SUMS_PER_PAGE);
+        if stored.units() > 1 && known.sums_count > sums_max.saturating_add(known.single_count) {
+            return Err(self.file.file.damaged(TABLES_AT, "extents share checksums"));
+        }
+        known.single_count += u64::from(stored.units() == 1);
         let extent = Arc::new(self.file.extent(stored)?);
-        newest.insert(0, (*stored, Arc::clone(&extent)));
-        newest.truncate(4);
+        known.extents.insert(key, Arc::clone(&extent));
         Ok(extent)
     }
+}
+
+/// The extents that one read came across.
+#[derive(Default)]
+struct Known {
+    extents: HashMap<(Place, u32, u32, u64), Arc<Extent>>,
+    sums_count: u64,
+    // Of them, those that stand in the segment itself.
+    single_count: u64,
 }
 
 impl SegmentTable for ArrayTable {

@@ -5,7 +5,7 @@ use zbigarray::array::Descriptor;
 use zbigarray::units::Tid;
 use zbigarray::{ArrayOptions, Keep, Order, TransactionError};
 
-use super::{before, fresh, reopened};
+use super::{BLOCK, before, fresh, reopened};
 
 const LEN: u64 = 16 << 20;
 
@@ -236,4 +236,35 @@ fn an_older_transaction_shows_its_data_and_refuses_to_write() {
     store.pack(Keep::From(Tid(3))).unwrap();
     let forgotten = store.at(Tid(2)).map(drop);
     assert!(matches!(forgotten, Err(TransactionError::Storage(_))));
+}
+
+/// Which bytes nobody can be given although nobody uses them.
+fn held_bytes(store: &zbigarray::Store) -> u64 {
+    let usage = store.usage().unwrap();
+    usage.data_bytes - usage.data_used_bytes - usage.data_free_bytes
+}
+
+#[test]
+fn a_rollback_that_fails_keeps_no_space() {
+    let (dir, store) = fresh();
+    let mut transaction = store.begin().unwrap();
+    let mut array = transaction.create::<u8, Ix1>("a", &[4 * BLOCK]).unwrap();
+    array.set("...", 1).unwrap();
+    array.dynamic_mut().stage().unwrap();
+    drop(array);
+    let savepoint = transaction.savepoint().unwrap();
+    let mut array = transaction.open::<u8, Ix1>("a").unwrap();
+    array.set("...", 2).unwrap();
+    array.dynamic_mut().stage().unwrap();
+    drop(array);
+    // What the rollback would have to map is not there: it must not be touched.
+    let data = dir.path().join("s/data/0000000000.dat");
+    let data = std::fs::File::options().write(true).open(data).unwrap();
+    let len = data.metadata().unwrap().len();
+    data.set_len(0).unwrap();
+    assert!(transaction.rollback(savepoint).is_err());
+    let flags = nix::fcntl::FallocateFlags::empty();
+    nix::fcntl::fallocate(&data, flags, 0, i64::try_from(len).unwrap()).unwrap();
+    drop(transaction);
+    assert_eq!(held_bytes(&store), 0);
 }

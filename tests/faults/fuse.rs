@@ -1,0 +1,230 @@
+//! A file system of ours fails, loses what was not synced, and runs full, below a real process.
+//!
+//! ```text
+//! this process: the table ---- lines ----> the server: lossy.rs behind FUSE, mounted
+//!        \--> the program, a process of its own, with its store on the mount
+//! ```
+//!
+//! After each run either the power is cut, or the machine stays up, the store is opened and goes
+//! on, and then the power is cut: what was acknowledged must be there.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::child::{self, Task};
+use crate::judge::{Told, goes_on, judge};
+use crate::lossy::REQUESTS;
+use crate::served;
+use crate::table::{Sample, Table};
+use crate::workload::{History, WORKLOADS, Workload};
+
+/// Commits of each workload.
+const COMMITS: u64 = 10;
+/// Space of the file system, in steps of so many bytes.
+const CAP_STEP_BYTES: usize = 60_000;
+const CAPS: usize = 60;
+
+/// How requests fail: the word for the server, and the one for people.
+const WAYS: [(&str, &str); 5] = [
+    ("5", "EIO"),
+    ("28", "ENOSPC"),
+    ("4", "EINTR"),
+    ("short", "short"),
+    ("lost", "EIO, data gone"),
+];
+
+/// Runs the table, or a sample of it.
+pub(crate) fn run(sample: Sample, table: &mut Table) {
+    let mut server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return table.not_run("fuse", why),
+    };
+    let mut number = 0;
+    for (name, workload) in WORKLOADS {
+        let counts = match server.profile(workload, sample.seed) {
+            Ok(counts) => counts,
+            Err(why) => {
+                table.row("fuse", &format!("{name} without faults"), "-", Err(why));
+                continue;
+            }
+        };
+        let mut history = History::new(workload, sample.seed);
+        for request in REQUESTS {
+            let count = counts.get(request).copied().unwrap_or(0);
+            let all = (1..=count).flat_map(|n| WAYS.iter().map(move |way| (n, way)));
+            for (n, (word, way)) in all.filter(|(_, (word, _))| suits(request, word)) {
+                for lasting in ["once", "lasting"] {
+                    number += 1;
+                    if lasting == "lasting" && matches!(*word, "4" | "short" | "lost")
+                        || !sample.has(number)
+                    {
+                        continue;
+                    }
+                    let line = format!("fail {request} {n} {word} {lasting}");
+                    let up = (number / sample.every).is_multiple_of(2);
+                    let result = server.one(&mut history, &line, lasting == "once", up);
+                    let place = |why| format!("{name}, {line}: {why}");
+                    let way = match (&result, lasting) {
+                        (Ok(Seen::Signal), _) => "EIO, as SIGBUS",
+                        (_, "once") => *way,
+                        _ => "from then on",
+                    };
+                    table.row("fuse", request, way, result.map(|_| ()).map_err(place));
+                }
+            }
+        }
+        for step in 1..CAPS {
+            number += 1;
+            if sample.has(number) {
+                let line = format!("cap {}", step * CAP_STEP_BYTES);
+                let result = server.one(
+                    &mut history,
+                    &line,
+                    false,
+                    (number / sample.every).is_multiple_of(2),
+                );
+                let result = result.map_err(|why| format!("{name}, {line}: {why}"));
+                table.row("fuse", "space", "ENOSPC at a size", result.map(|_| ()));
+            }
+        }
+    }
+}
+
+fn suits(request: &str, way: &str) -> bool {
+    match way {
+        "28" => !matches!(request, "open" | "read" | "readdir" | "unlink"),
+        // Reading is interrupted by signals only, which kill.
+        "4" => matches!(request, "fsync" | "fsyncdir" | "fallocate" | "rename"),
+        "short" => request == "write",
+        "lost" => request == "fsync",
+        _ => true,
+    }
+}
+
+/// The process that serves the file system.
+struct Server {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    mount: PathBuf,
+    _scratch: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The end of its input makes it unmount and end.
+        self.input = None;
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start() -> Result<Self, String> {
+        if !Path::new("/dev/fuse").exists() {
+            return Err("there is no /dev/fuse".to_owned());
+        }
+        let failed = |error: std::io::Error| error.to_string();
+        let scratch = child::scratch(false)?;
+        let mount = scratch.path().join("mount");
+        std::fs::create_dir(&mount).map_err(failed)?;
+        let own = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(own);
+        command.arg(served::WORD).arg(&mount).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().ok_or("the server has no output")?;
+        let output = BufReader::new(output);
+        let mut server = Self { child, input, output, mount, _scratch: scratch };
+        server.answer().map_err(|why| format!("cannot mount: {why}"))?;
+        Ok(server)
+    }
+
+    fn answer(&mut self) -> Result<String, String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|error| error.to_string())?;
+        match line.strip_prefix("ok") {
+            Some(rest) => Ok(rest.trim().to_owned()),
+            None => Err(format!("the server said: {}", line.trim())),
+        }
+    }
+
+    fn tell(&mut self, line: &str) -> Result<String, String> {
+        let input = self.input.as_mut().ok_or("the server has no input")?;
+        writeln!(input, "{line}").map_err(|error| error.to_string())?;
+        self.answer()
+    }
+
+    fn task(&self, workload: Workload, seed: u64) -> Task {
+        let directory = self.mount.join("store");
+        Task { workload, seed, until: COMMITS, directory }
+    }
+
+    /// How many requests of each kind a program makes that nothing disturbs.
+    fn profile(
+        &mut self,
+        workload: Workload,
+        seed: u64,
+    ) -> Result<BTreeMap<String, usize>, String> {
+        self.tell("reset")?;
+        let ended = self.task(workload, seed).run(&[]).map_err(|error| error.to_string())?;
+        let mut told = Told::default();
+        told.hear_all(&ended.printed);
+        if !ended.status.success() || !told.done {
+            return Err(format!("{}: {} {}", ended.status, ended.printed, ended.complained));
+        }
+        let counts = self.tell("counts")?;
+        let counts = counts.split_whitespace().filter_map(|word| word.split_once('='));
+        Ok(counts.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect())
+    }
+
+    /// One program with one fault.
+    fn one(
+        &mut self,
+        history: &mut History,
+        line: &str,
+        once: bool,
+        up: bool,
+    ) -> Result<Seen, String> {
+        self.tell("reset")?;
+        self.tell(line)?;
+        let task = self.task(history.workload, history.seed);
+        let ended = task.run(&[]).map_err(|error| error.to_string())?;
+        let mut told = Told::default();
+        told.hear_all(&ended.printed);
+        // Reading through a view cannot return an error: the kernel sends a signal.
+        let by_view = ended.status.signal() == Some(libc::SIGBUS) && line.starts_with("fail read");
+        if !ended.status.success() && !by_view {
+            return Err(format!("{}: {}", ended.status, ended.complained));
+        }
+        if once && !told.done && !by_view {
+            told.bad.push("one failing call stopped the program for good".to_owned());
+        }
+        if line.contains("short") && told.errors > 0 {
+            told.bad.push("a short write was not continued".to_owned());
+        }
+        let disk = child::disk(&task.directory);
+        let before_cut = |why| format!("while the machine is up: {why}");
+        if up {
+            self.tell("mend")?;
+            judge(&disk, history, &told).map_err(before_cut)?;
+            let n = goes_on(&disk, history).map_err(before_cut)?;
+            told = Told { acknowledged: n, issued: n, existed: true, ..Told::default() };
+        }
+        self.tell("crash")?;
+        judge(&disk, history, &told).map_err(|why| format!("after a power cut: {why}"))?;
+        goes_on(&disk, history)?;
+        Ok(if by_view { Seen::Signal } else { Seen::Error })
+    }
+}
+
+/// What the program saw of a fault.
+#[derive(PartialEq, Eq)]
+enum Seen {
+    /// An error, or nothing where it could be made up for.
+    Error,
+    /// A signal, because it was looking at mapped memory.
+    Signal,
+}
