@@ -72,7 +72,7 @@ pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> (Simula
 
 /// Number `n` of the subsets of a set with `count` subsets: none, all, then the others.
 fn subset(n: u64, count: u64) -> u64 {
-    let others = count - 2;
+    let others = count.saturating_sub(2);
     match n {
         0 => 0,
         1 => count - 1,
