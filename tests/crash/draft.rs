@@ -72,6 +72,9 @@ impl Prepared {
             inline_left: INLINE_PAGES_MAX,
             named: BTreeSet::new(),
         };
+        if flavor == Flavor::Long && prepared.add_long(program, &mut choice) {
+            return Ok(prepared);
+        }
         let names = if flavor == Flavor::Names { 2 } else { 5 };
         if choice.arrays().is_empty() || program.dice.once_in(names) {
             for _ in 0..=program.dice.below(2) {
@@ -86,6 +89,16 @@ impl Prepared {
             }
         }
         Ok(prepared)
+    }
+
+    /// Adds many pages inside the record, if there is an array that has as many.
+    fn add_long(&mut self, program: &mut Program, choice: &mut Choice) -> bool {
+        let long = choice.arrays().into_iter().find(|name| choice.pages(name) >= 6).cloned();
+        let Some(name) = long else { return false };
+        let pages = PageRange::new(0, choice.pages(&name).min(INLINE_PAGES_MAX));
+        let bytes = program.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
+        self.data(name, pages, Content::Inline(bytes));
+        true
     }
 
     /// Adds a change of names, attributes, tags or shapes, if what the dice say is possible.

@@ -169,10 +169,13 @@ impl Run<'_> {
             while !stop.load(Ordering::Relaxed) && self.counts.total() < images {
                 let job = next.fetch_add(1, Ordering::Relaxed);
                 let (number, point) = points[job % points.len()];
-                let image = (job / points.len()) as u64;
-                if image >= DULL_IMAGES && !is_telling(&workloads[number].points[point].0) {
+                let round = (job / points.len()) as u64;
+                let is_telling = is_telling(&workloads[number].points[point].0);
+                if round >= DULL_IMAGES && !is_telling {
                     continue;
                 }
+                // A torn image tells more than one in which nothing survived.
+                let image = if is_telling { round ^ 1 } else { round };
                 let id = [first + number as u64, point as u64, image];
                 if let Err(failed) = self.examine(&workloads[number], id) {
                     stop.store(true, Ordering::Relaxed);

@@ -43,7 +43,9 @@ pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> (Simula
         return (image, false);
     }
     let odd_one_out = dice.index(count.max(1));
-    let mode = dice.below(6);
+    // A file that is cut and written again is what tears most easily.
+    let is_cut = |(_, change): (usize, &Change)| matches!(change, Change::SetLen { .. });
+    let mode = if number == 1 && point.undecided().any(is_cut) { 3 } else { dice.below(5) };
     let (mut nth, mut is_torn) = (0, false);
     let image = Simulated::after(point, |_, change| {
         let is_odd = nth == odd_one_out;
@@ -53,6 +55,9 @@ pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> (Simula
             1 if !is_odd => Survival::Dropped,
             0 | 1 => torn_or_kept(change, dice, is_odd),
             2 => torn_or_kept(change, dice, true),
+            // Data of a file reach the disk, its length does not.
+            3 if change.sectors() > 0 => Survival::Kept,
+            3 => Survival::Dropped,
             _ => match dice.below(4) {
                 0 => Survival::Dropped,
                 1 => Survival::Kept,
@@ -67,7 +72,7 @@ pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> (Simula
 
 /// Number `n` of the subsets of a set with `count` subsets: none, all, then the others.
 fn subset(n: u64, count: u64) -> u64 {
-    let others = count - 2;
+    let others = count.saturating_sub(2);
     match n {
         0 => 0,
         1 => count - 1,

@@ -43,6 +43,8 @@ pub(crate) enum Flavor {
     Killed,
     /// Calls fail.
     Failing,
+    /// Records that are long; for single commits.
+    Long,
 }
 
 impl Flavor {
@@ -127,6 +129,8 @@ pub(crate) struct Program {
     fails: bool,
     // Whether a commit was neither done nor refused.
     unknown: bool,
+    // Whether a record was left half written.
+    is_torn: bool,
 }
 
 impl Program {
@@ -192,6 +196,7 @@ impl Program {
             dies: false,
             fails: false,
             unknown: false,
+            is_torn: false,
         }
     }
 
@@ -274,7 +279,11 @@ impl Program {
         } else if turn(1, often(Flavor::Failing, 30, 3)) && !self.dies {
             self.arm_fault();
         }
+        let breaks = matches!(flavor, Flavor::Killed | Flavor::Failing);
         match () {
+            () if turn(9, if breaks { 4 } else { 16 }) && !self.dies && !self.fails => {
+                self.long_record()
+            }
             () if turn(2, often(Flavor::Packing, 12, 4)) => self.pack(),
             () if turn(3, 9) => self.checkpoint(),
             () if turn(4, often(Flavor::Packing, 9, 5)) => {
@@ -287,6 +296,21 @@ impl Program {
             () if turn(8, 8) => self.prepare(flavor),
             () => self.commit(flavor),
         }
+    }
+
+    /// A long record that does not get to the disk whole; shorter ones will follow.
+    fn long_record(&mut self) -> Result<(), String> {
+        if self.dice.once_in(2) {
+            self.checkpoint()?;
+        }
+        let (call, kind) = match self.dice.below(4) {
+            0 | 1 => (0, FaultKind::ShortWrite),
+            _ => (self.dice.index(2), FaultKind::Killed),
+        };
+        (self.dies, self.fails) = (kind == FaultKind::Killed, kind != FaultKind::Killed);
+        self.disk.set_fault(Some(Fault { call, kind, lasting: self.dies }));
+        self.is_torn = self.dies;
+        self.commit(Flavor::Long)
     }
 
     fn arm_kill(&mut self) {
@@ -314,7 +338,9 @@ impl Program {
     fn restart_if_dead(&mut self) -> Result<(), String> {
         if self.is_dead() {
             self.count("kill");
-            return self.restart();
+            self.restart()?;
+            // What the dead process left beyond the end is longer than a small record.
+            return self.commit(Flavor::Small);
         }
         if self.has_failed() && (self.unknown || self.engine().is_poisoned()) {
             self.unknown = true;
@@ -331,6 +357,7 @@ impl Program {
             self.count("full disk");
             self.disk.set_fault(None);
             self.fails = false;
+            return self.commit(Flavor::Small);
         }
         Ok(())
     }
@@ -343,11 +370,16 @@ impl Program {
         let phase = self.story.at(self.disk.changes_count() + 1).clone();
         self.story.note(self.disk.changes_count() + 1, phase.clone());
         self.count("restart");
-        if self.dice.once_in(3) {
+        if std::mem::take(&mut self.is_torn) && self.dice.once_in(2) {
+            // Who cuts the torn record dies before the cut is durable.
+            let kind = FaultKind::KilledAtSync;
+            self.disk.set_fault(Some(Fault { call: 0, kind, lasting: true }));
+            drop(open(&self.disk, &self.options));
+        } else if self.dice.once_in(2) {
             // Opening dies or fails too.
-            const KINDS: [FaultKind; 5] =
-                [KILLS[0], KILLS[1], KILLS[2], FaultKind::Lost, FaultKind::Eio];
-            let (call, kind) = (self.dice.index(6), KINDS[self.dice.index(KINDS.len())]);
+            const KINDS: [FaultKind; 6] =
+                [KILLS[0], KILLS[1], KILLS[1], KILLS[2], FaultKind::Lost, FaultKind::Eio];
+            let (call, kind) = (self.dice.index(4), KINDS[self.dice.index(KINDS.len())]);
             let lasting = KILLS.contains(&kind);
             self.disk.set_fault(Some(Fault { call, kind, lasting }));
             if open(&self.disk, &self.options).is_err() {
