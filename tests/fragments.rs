@@ -1,6 +1,8 @@
 //! An array in more pieces than a process may have kernel mappings. A program of its own, since
 //! the mappings of a process are what it uses up.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;

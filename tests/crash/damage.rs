@@ -32,7 +32,7 @@ pub(crate) fn is_noticed(
     let mut bytes = vec![0; SECTOR_BYTES as usize];
     let len = file.read_at(&mut bytes, sector).unwrap();
     bytes.truncate(len);
-    let zeros = dice.once_in(3);
+    let zeros = dice.once_in(2);
     let before = bytes.clone();
     if zeros {
         bytes.fill(0);

@@ -20,16 +20,18 @@ use zbigarray::storage::local::LocalOptions;
 
 use crate::arrays;
 use crate::dice::Dice;
-use crate::image::{exhausted_after, image};
+use crate::image::{exhausted_after, image, is_telling};
 use crate::model::plain::Plain;
 use crate::model::world;
-use crate::program::{Events, Flavor, Program, limits};
+use crate::program::{Events, Flavor, Program};
 use crate::story::Phase;
 use crate::verify::{Counts, DEPTH_MAX, Examiner};
 
 /// So many programs for so many images; four times the images mean twice the programs.
 const WORKLOADS_MIN: u64 = 20;
 const IMAGES_MIN: u64 = 20_000;
+/// Images of a crash that can leave hardly anything but what is there.
+const DULL_IMAGES: u64 = 2;
 /// Most programs whose disks are in memory at once.
 const BATCH: u64 = 40;
 const ENGINE_STEPS: usize = 36;
@@ -105,7 +107,7 @@ fn workload(seed: u64, number: u64) -> Result<Workload, String> {
         let flavor = usize::try_from((number - number / 5) % flavors).unwrap();
         let mut program = Program::create(Simulated::new().unwrap(), dice)?;
         program.run(ENGINE_STEPS, Flavor::ALL[flavor])?;
-        (program.disk, program.story, limits(), None, program.events)
+        (program.disk, program.story, program.options, None, program.events)
     };
     let changes = disk.changes();
     let points = disk.crash_points().into_iter();
@@ -168,6 +170,9 @@ impl Run<'_> {
                 let job = next.fetch_add(1, Ordering::Relaxed);
                 let (number, point) = points[job % points.len()];
                 let image = (job / points.len()) as u64;
+                if image >= DULL_IMAGES && !is_telling(&workloads[number].points[point].0) {
+                    continue;
+                }
                 let id = [first + number as u64, point as u64, image];
                 if let Err(failed) = self.examine(&workloads[number], id) {
                     stop.store(true, Ordering::Relaxed);
@@ -201,7 +206,7 @@ impl Run<'_> {
     fn examine(self, workload: &Workload, id: [u64; 3]) -> Result<(), Failure> {
         let (point, phase) = &workload.points[usize::try_from(id[1]).unwrap()];
         let mut dice = Dice::new(&[self.options.seed, id[0], id[1], id[2]]);
-        let disk = image(point, id[2], &mut dice);
+        let (disk, is_torn) = image(point, id[2], &mut dice);
         let (options, depth, counts) = (&workload.options, self.options.depth, self.counts);
         let examiner = Examiner { options, depth, counts };
         let result = caught(|| match &workload.plain {
@@ -210,7 +215,7 @@ impl Run<'_> {
                 arrays::examine(&disk, plain);
                 Ok(())
             }
-            _ => examiner.examine(&disk, phase, 0, &mut dice),
+            _ => examiner.examine((&disk, is_torn), phase, 0, &mut dice),
         });
         result.map_err(|what| {
             let (images, arguments) = (counts.total(), arguments(self.options, id));

@@ -19,26 +19,36 @@ pub(crate) fn exhausted_after(point: &CrashPoint) -> Option<u64> {
     (undecided <= ALL_SUBSETS_MAX).then(|| 2 << undecided)
 }
 
-/// Image number `number` of the crash at `point`.
-pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> Simulated {
+/// Whether a crash at `point` may leave different bytes, or names that were changed just now.
+pub(crate) fn is_telling(point: &CrashPoint) -> bool {
+    let now = point.number();
+    point.undecided().any(|(number, change)| match change {
+        Change::Write { .. } | Change::SetLen { .. } | Change::Punch { .. } => true,
+        _ => number + 4 > now,
+    })
+}
+
+/// Image number `number` of the crash at `point`, and whether a write was torn.
+pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> (Simulated, bool) {
     let count = point.undecided().count();
     let subset = exhausted_after(point)
         .filter(|&end| number.is_multiple_of(2) && number < end)
         .map(|end| subset(number / 2, end / 2));
     if let Some(mut kept) = subset {
-        return Simulated::after(point, |_, _| {
+        let image = Simulated::after(point, |_, _| {
             let survival = if kept & 1 == 1 { Survival::Kept } else { Survival::Dropped };
             kept >>= 1;
             survival
         });
+        return (image, false);
     }
     let odd_one_out = dice.index(count.max(1));
     let mode = dice.below(6);
-    let mut nth = 0;
-    Simulated::after(point, |_, change| {
+    let (mut nth, mut is_torn) = (0, false);
+    let image = Simulated::after(point, |_, change| {
         let is_odd = nth == odd_one_out;
         nth += 1;
-        match mode {
+        let survival = match mode {
             0 if is_odd => Survival::Dropped,
             1 if !is_odd => Survival::Dropped,
             0 | 1 => torn_or_kept(change, dice, is_odd),
@@ -48,8 +58,11 @@ pub(crate) fn image(point: &CrashPoint, number: u64, dice: &mut Dice) -> Simulat
                 1 => Survival::Kept,
                 _ => torn_or_kept(change, dice, true),
             },
-        }
-    })
+        };
+        is_torn |= matches!(survival, Survival::Torn(_));
+        survival
+    });
+    (image, is_torn)
 }
 
 /// Number `n` of the subsets of a set with `count` subsets: none, all, then the others.

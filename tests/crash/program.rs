@@ -51,12 +51,12 @@ impl Flavor {
 }
 
 /// Limits so small that few commits reach every edge.
-pub(crate) fn limits() -> LocalOptions {
+fn limits(dice: &mut Dice) -> LocalOptions {
     LocalOptions {
         block_bytes: BLOCK_BYTES_MIN,
-        log_roll_bytes: 48 << 10,
-        data_file_pages: 48,
-        checkpoint_bytes_min: 24 << 10,
+        log_roll_bytes: [48 << 10, 96 << 10][dice.index(2)],
+        data_file_pages: [48, 80][dice.index(2)],
+        checkpoint_bytes_min: [24 << 10, 1 << 20][dice.index(2)],
     }
 }
 
@@ -64,6 +64,10 @@ pub(crate) fn limits() -> LocalOptions {
 pub(crate) fn backend(disk: &Simulated) -> Arc<dyn Backend> {
     Arc::new(disk.clone())
 }
+
+/// How a process dies.
+const KILLS: [FaultKind; 3] =
+    [FaultKind::Killed, FaultKind::KilledAtSync, FaultKind::KilledAtSyncDir];
 
 /// How often something happened, by name.
 pub(crate) type Events = BTreeMap<&'static str, u64>;
@@ -111,18 +115,16 @@ pub(crate) struct Program {
     pub(crate) events: Events,
     /// Where extents were written before.
     pub(crate) places: BTreeSet<Place>,
-    options: LocalOptions,
+    pub(crate) options: LocalOptions,
     engine: Option<LocalEngine>,
     versions: Vec<Arc<Version>>,
     oldest: usize,
     pins: Vec<Pin>,
     waiting: Option<Prepared>,
-    // The changing call during which the process dies.
-    dies_at: Option<usize>,
-    // Whether errors have a cause: calls were made to fail.
+    // Whether the process will die.
+    dies: bool,
+    // Whether calls will fail.
     fails: bool,
-    // The first call that fails.
-    fails_at: usize,
     // Whether a commit was neither done nor refused.
     unknown: bool,
 }
@@ -130,6 +132,7 @@ pub(crate) struct Program {
 impl Program {
     /// A program that creates its store.
     pub(crate) fn create(disk: Simulated, mut dice: Dice) -> Result<Self, String> {
+        let options = limits(&mut dice);
         let empty = Version { groups: Some([].into()), ..Version::default() };
         let versions: Vec<Arc<Version>> = vec![Arc::new(empty)];
         let mut story = Story::default();
@@ -142,22 +145,22 @@ impl Program {
         story.note(0, nothing.clone());
         let mut created = false;
         if dice.once_in(3) {
-            let call = dice.index(20);
-            disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
-            created = LocalEngine::create(&backend(&disk), &limits()).is_ok();
+            let (call, kind) = (dice.index(20), KILLS[dice.index(KILLS.len())]);
+            disk.set_fault(Some(Fault { call, kind, lasting: true }));
+            created = LocalEngine::create(&backend(&disk), &options).is_ok();
             disk.set_fault(None);
         }
         // Whoever finds a finished store opens it, and knows nothing of how it was made.
         let named = disk.list("").unwrap().contains(&"format.json".to_owned());
         if !created && !named {
-            let done = LocalEngine::create(&backend(&disk), &limits());
+            let done = LocalEngine::create(&backend(&disk), &options);
             done.map_err(|error| format!("creation: {error}"))?;
         }
         if created || !named {
             story.note(disk.changes_count(), Phase { exists: true, ..nothing });
         }
-        let (engine, head) = open(&disk, &limits())?;
-        let mut program = Self::on(disk, limits(), (engine, head), versions, 0, dice);
+        let (engine, head) = open(&disk, &options)?;
+        let mut program = Self::on(disk, options, (engine, head), versions, 0, dice);
         program.story = story;
         program.settle();
         Ok(program)
@@ -186,9 +189,8 @@ impl Program {
             oldest,
             pins: Vec::new(),
             waiting: None,
-            dies_at: None,
+            dies: false,
             fails: false,
-            fails_at: 0,
             unknown: false,
         }
     }
@@ -242,8 +244,23 @@ impl Program {
         }
         self.fails = false;
         self.disk.set_fault(None);
-        if self.dies_at.take().is_some() || self.unknown || self.engine().is_poisoned() {
+        if std::mem::take(&mut self.dies) || self.unknown || self.engine().is_poisoned() {
             self.restart()?;
+        }
+        Ok(())
+    }
+
+    /// One commit, then what `run` does, and everything is read once more by another process.
+    pub(crate) fn go_on(&mut self, count: usize, flavor: Flavor) -> Result<(), String> {
+        self.commit(flavor)?;
+        self.run(count, flavor)?;
+        if self.dice.once_in(2) {
+            self.restart()?;
+            let report = self.engine().check(true, &mut |_, _| {});
+            let report = report.map_err(|error| format!("check: {error}"))?;
+            if let Some(damage) = report.damage.first() {
+                return Err(format!("check: {damage}"));
+            }
         }
         Ok(())
     }
@@ -252,15 +269,15 @@ impl Program {
         let often = |this: Flavor, many: u64, few: u64| if this == flavor { few } else { many };
         let dice = self.dice.below(1 << 32);
         let turn = |n: u64, times: u64| (dice >> (2 * n)).is_multiple_of(times);
-        if turn(0, often(Flavor::Killed, 40, 3)) && self.dies_at.is_none() && !self.fails {
+        if turn(0, often(Flavor::Killed, 40, 3)) && !self.dies && !self.fails {
             self.arm_kill();
-        } else if turn(1, often(Flavor::Failing, 30, 3)) && self.dies_at.is_none() {
+        } else if turn(1, often(Flavor::Failing, 30, 3)) && !self.dies {
             self.arm_fault();
         }
         match () {
             () if turn(2, often(Flavor::Packing, 12, 4)) => self.pack(),
             () if turn(3, 9) => self.checkpoint(),
-            () if turn(4, 9) => {
+            () if turn(4, often(Flavor::Packing, 9, 5)) => {
                 self.pins.push((Arc::new(self.head.clone()), Arc::clone(self.version())));
                 Ok(())
             }
@@ -273,17 +290,23 @@ impl Program {
     }
 
     fn arm_kill(&mut self) {
-        let call = self.dice.index(24);
-        self.dies_at = Some(self.disk.calls_count() + call);
-        self.disk.set_fault(Some(Fault { call, kind: FaultKind::Killed, lasting: true }));
+        let (call, kind) = (self.dice.index(16), KILLS[self.dice.index(KILLS.len())]);
+        self.dies = true;
+        self.disk.set_fault(Some(Fault { call, kind, lasting: true }));
     }
 
     fn arm_fault(&mut self) {
-        const KINDS: [FaultKind; 5] =
-            [FaultKind::Eio, FaultKind::Lost, FaultKind::Short, FaultKind::Enospc, FaultKind::Lost];
+        const KINDS: [FaultKind; 7] = [
+            FaultKind::Eio,
+            FaultKind::Lost,
+            FaultKind::Lost,
+            FaultKind::Enospc,
+            FaultKind::Short,
+            FaultKind::ShortWrite,
+            FaultKind::ShortWrite,
+        ];
         let (call, kind) = (self.dice.index(10), KINDS[self.dice.index(KINDS.len())]);
         self.fails = true;
-        self.fails_at = self.disk.calls_count() + call;
         self.disk.set_fault(Some(Fault { call, kind, lasting: self.dice.once_in(8) }));
     }
 
@@ -293,7 +316,8 @@ impl Program {
             self.count("kill");
             return self.restart();
         }
-        if self.fails && (self.unknown || self.engine().is_poisoned()) {
+        if self.has_failed() && (self.unknown || self.engine().is_poisoned()) {
+            self.unknown = true;
             self.disk.set_fault(None);
             self.count("failed call");
             // A program that does not look goes on: whatever it is told must be true.
@@ -302,7 +326,7 @@ impl Program {
             }
             return self.restart();
         }
-        if self.fails && self.disk.calls_count() > self.fails_at {
+        if self.has_failed() {
             // The disk works again, and so must the store.
             self.count("full disk");
             self.disk.set_fault(None);
@@ -313,7 +337,7 @@ impl Program {
 
     /// The process ends, in whatever way, and another one opens the store.
     fn restart(&mut self) -> Result<(), String> {
-        (self.engine, self.waiting, self.dies_at, self.fails) = (None, None, None, false);
+        (self.engine, self.waiting, self.dies, self.fails) = (None, None, false, false);
         self.unknown = false;
         self.pins.clear();
         let phase = self.story.at(self.disk.changes_count() + 1).clone();
@@ -321,10 +345,10 @@ impl Program {
         self.count("restart");
         if self.dice.once_in(3) {
             // Opening dies or fails too.
-            const KINDS: [FaultKind; 4] =
-                [FaultKind::Killed, FaultKind::Killed, FaultKind::Lost, FaultKind::Eio];
+            const KINDS: [FaultKind; 5] =
+                [KILLS[0], KILLS[1], KILLS[2], FaultKind::Lost, FaultKind::Eio];
             let (call, kind) = (self.dice.index(6), KINDS[self.dice.index(KINDS.len())]);
-            let lasting = kind == FaultKind::Killed;
+            let lasting = KILLS.contains(&kind);
             self.disk.set_fault(Some(Fault { call, kind, lasting }));
             if open(&self.disk, &self.options).is_err() {
                 self.count("killed recovery");
@@ -415,12 +439,17 @@ impl Program {
     }
 
     fn is_dead(&self) -> bool {
-        self.dies_at.is_some_and(|call| self.disk.calls_count() > call)
+        self.dies && self.disk.fault_hit()
+    }
+
+    /// Whether a call was made to fail: errors since then have a cause.
+    fn has_failed(&self) -> bool {
+        self.fails && self.disk.fault_hit()
     }
 
     /// An error without a cause is a failure of the store.
     fn expect_fault(&self, what: &str, error: &StorageError) -> Result<(), String> {
-        let has_cause = self.is_dead() || self.fails;
+        let has_cause = self.is_dead() || self.has_failed() || self.unknown;
         if has_cause { Ok(()) } else { Err(format!("{what}: {error}")) }
     }
 
@@ -470,6 +499,7 @@ impl Program {
                 self.settle();
                 if self.dice.once_in(2) {
                     self.compare_head()?;
+                    self.compare_pins()?;
                 }
                 if self.engine().wants_checkpoint() { self.checkpoint() } else { Ok(()) }
             }

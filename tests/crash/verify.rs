@@ -11,7 +11,7 @@ use zbigarray::units::Tid;
 
 use crate::damage;
 use crate::dice::Dice;
-use crate::image::image;
+use crate::image::{image, is_telling};
 use crate::program::{Flavor, Program, backend};
 use crate::story::Phase;
 use crate::version::compare;
@@ -58,7 +58,7 @@ impl Examiner<'_> {
     /// Examines what crash number `depth`, counted from 0, left.
     pub(crate) fn examine(
         &self,
-        disk: &Simulated,
+        (disk, is_torn): (&Simulated, bool),
         phase: &Phase,
         depth: usize,
         dice: &mut Dice,
@@ -80,11 +80,12 @@ impl Examiner<'_> {
         if let Some(damage) = report.damage.first() {
             return Err(format!("check: {damage}"));
         }
-        if dice.once_in(6) {
+        if dice.once_in(if is_torn { 12 } else { 5 }) {
             self.counts.damaged.fetch_add(1, Ordering::Relaxed);
             return damage::is_noticed(disk, (&engine, &head), phase, self.options, dice);
         }
-        if depth + 1 < self.depth && dice.once_in(3) {
+        // What a torn write leaves shows when the next one meets it.
+        if depth + 1 < self.depth && (is_torn || dice.once_in(3)) {
             return self.go_on(disk, (engine, head), (phase, recovered), depth, dice);
         }
         Ok(())
@@ -128,16 +129,22 @@ impl Examiner<'_> {
         program.story.note(0, phase.clone());
         program.settle();
         let flavor = Flavor::ALL[dice.index(Flavor::ALL.len())];
-        let steps = dice.index(5);
-        program.run(steps, flavor).map_err(|why| format!("after crash {}: {why}", depth + 1))?;
-        let end = disk.changes_count();
+        let steps = dice.index(4);
+        program.go_on(steps, flavor).map_err(|why| format!("after crash {}: {why}", depth + 1))?;
+        let points = disk.crash_points();
+        let of_recovery = &points[..=recovered];
+        let telling: Vec<_> = points.iter().filter(|point| is_telling(point)).collect();
         for _ in 0..2 {
-            let end = if dice.once_in(3) { recovered } else { end };
-            let point = disk.crash_point(dice.index(end + 1));
+            let point = match dice.below(4) {
+                0 => &of_recovery[dice.index(of_recovery.len())],
+                1 => &points[dice.index(points.len())],
+                _ if telling.is_empty() => &points[dice.index(points.len())],
+                _ => telling[dice.index(telling.len())],
+            };
             let number = dice.below(1 << 40);
-            let again = image(&point, number, dice);
+            let (again, is_torn) = image(point, number, dice);
             let phase = program.story.at(point.number());
-            self.examine(&again, phase, depth + 1, dice).map_err(|why| {
+            self.examine((&again, is_torn), phase, depth + 1, dice).map_err(|why| {
                 format!("crash {} before change {}: {why}", depth + 2, point.number())
             })?;
         }

@@ -260,9 +260,9 @@ fn survived(
         Err(TransactionError::Storage(StorageError::Poisoned)) => true,
         Err(error) => return bad(tell, format!("begin after a failure: {error}")),
     };
-    // A disk that goes on failing cannot be asked. What only snapshots held that are gone is free
-    // since the `begin` above.
-    if let Ok(usage) = store.usage()
+    // A disk that goes on failing cannot be asked, and a handle that refuses to write needs no
+    // space. What only snapshots held that are gone is free since the `begin` above.
+    if let (false, Ok(usage)) = (poisoned, store.usage())
         && usage.data_free_bytes != usage.data_bytes.saturating_sub(usage.data_used_bytes)
     {
         return bad(tell, "a failed commit keeps its space".to_owned());

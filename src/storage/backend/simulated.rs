@@ -173,8 +173,14 @@ pub enum FaultKind {
     /// With `EIO`, and what a failed sync should have made durable is gone at once: reading shows
     /// what was there before.
     Lost,
-    /// The process is dead. Nothing reaches the disk, but for half of a write now and then.
+    /// The process is dead. Nothing reaches the disk but half of the write it died in.
     Killed,
+    /// As `Killed`, from the next sync of a file on.
+    KilledAtSync,
+    /// As `Killed`, from the next sync of a directory on.
+    KilledAtSyncDir,
+    /// As `Short`, for the next write.
+    ShortWrite,
 }
 
 /// Which calls fail.
@@ -208,6 +214,7 @@ struct World {
     history: Vec<Arc<Change>>,
     calls: usize,
     fault: Option<Fault>,
+    fault_hit: bool,
     locks: Vec<(usize, u64, u64, ByteLock)>,
     owners: u64,
 }
@@ -239,6 +246,7 @@ impl Simulated {
             history: Vec::new(),
             calls: 0,
             fault: None,
+            fault_hit: false,
             locks: Vec::new(),
             owners: 0,
         };
@@ -267,7 +275,14 @@ impl Simulated {
     pub fn set_fault(&self, fault: Option<Fault>) {
         let mut world = self.0.lock();
         let now = world.calls;
+        world.fault_hit = false;
         world.fault = fault.map(|fault| Fault { call: now + fault.call, ..fault });
+    }
+
+    /// Whether a call has failed since [`set_fault`](Self::set_fault).
+    #[must_use]
+    pub fn fault_hit(&self) -> bool {
+        self.0.lock().fault_hit
     }
 
     /// The numbers of the changes that a crash before change `at` may or may not leave.
@@ -319,8 +334,17 @@ impl Simulated {
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        self.call_of(FaultKind::Eio, call)
+    }
+
+    /// A call of the kind that `own` waits for.
+    fn call_of<T>(
+        &self,
+        own: FaultKind,
+        call: impl FnOnce(&mut World) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut world = self.0.lock();
-        match world.next_fault() {
+        match world.next_fault(own) {
             Some(kind) => Err(kind.error()),
             None => call(&mut world),
         }
@@ -336,18 +360,31 @@ impl FaultKind {
     fn error(self) -> io::Error {
         io::Error::from_raw_os_error(match self {
             Self::Enospc => libc::ENOSPC,
-            Self::Eio | Self::Short | Self::Lost | Self::Killed => libc::EIO,
+            _ => libc::EIO,
         })
     }
 }
 
 impl World {
-    /// Counts a changing call and says how it fails, if it does.
-    fn next_fault(&mut self) -> Option<FaultKind> {
+    /// Counts a changing call and says how it fails, if it does. Some faults wait for calls of
+    /// their `own` kind.
+    fn next_fault(&mut self, own: FaultKind) -> Option<FaultKind> {
+        use FaultKind::{Killed, KilledAtSync, KilledAtSyncDir, Short, ShortWrite};
         let call = self.calls;
         self.calls += 1;
-        let fault = self.fault?;
+        let fault = self.fault.as_mut()?;
+        if matches!(fault.kind, KilledAtSync | KilledAtSyncDir | ShortWrite) && call >= fault.call {
+            if fault.kind != own {
+                return None;
+            }
+            let (kind, lasting) = match own {
+                ShortWrite => (Short, fault.lasting),
+                _ => (Killed, true),
+            };
+            *fault = Fault { call, kind, lasting };
+        }
         let hit = if fault.lasting { call >= fault.call } else { call == fault.call };
+        self.fault_hit |= hit;
         hit.then_some(fault.kind)
     }
 
@@ -376,7 +413,7 @@ impl World {
     }
 
     fn sync(&mut self, file: usize) -> io::Result<()> {
-        let fault = self.next_fault();
+        let fault = self.next_fault(FaultKind::KilledAtSync);
         let live = &mut self.files[file];
         let (failed, lost) = (fault.is_some(), fault == Some(FaultKind::Lost));
         match fault {
@@ -492,7 +529,7 @@ impl Backend for Simulated {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        self.call(|world| {
+        self.call_of(FaultKind::KilledAtSyncDir, |world| {
             world.note(Change::SyncDir { path: path.to_owned() });
             Ok(())
         })
@@ -520,12 +557,12 @@ impl BackendFile for SimulatedFile {
         let mut world = self.disk.0.lock();
         let bytes = parts.concat();
         let half = &bytes[..bytes.len() / 2];
-        match world.next_fault() {
+        match world.next_fault(FaultKind::ShortWrite) {
             Some(FaultKind::Short) => {
                 world.write(self.file, offset_bytes, half)?;
                 Err(FaultKind::Enospc.error())
             }
-            Some(FaultKind::Killed) if world.calls.is_multiple_of(2) => {
+            Some(FaultKind::Killed) if world.fault.is_some_and(|f| f.call + 1 == world.calls) => {
                 world.write(self.file, offset_bytes, half)?;
                 Err(FaultKind::Killed.error())
             }

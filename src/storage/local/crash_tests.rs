@@ -239,6 +239,26 @@ fn whichever_call_fails_the_first_commit_after_it_survives_a_power_cut() {
 }
 
 #[test]
+fn a_pack_that_succeeded_leaves_a_handle_that_writes_whatever_failed_on_the_way() {
+    let mut failed_on_the_way = 0;
+    for call in 0..40 {
+        let disk = Simulated::new().unwrap();
+        LocalEngine::create(&backend(&disk), &small()).unwrap();
+        let (engine, mut head) = open(&disk).unwrap();
+        for first in 0..6 {
+            head = commit(&engine, &head, first, 20, false).unwrap();
+        }
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Eio, lasting: false }));
+        let Ok(packed) = engine.pack(head.tid, &[]) else { continue };
+        disk.set_fault(None);
+        assert!(!engine.is_poisoned(), "call {call}");
+        commit(&engine, &packed.head, 3, 2, false).unwrap();
+        failed_on_the_way += 1;
+    }
+    assert!(failed_on_the_way > 10, "{failed_on_the_way}");
+}
+
+#[test]
 fn a_full_disk_is_not_filled_with_unfinished_files() {
     let calls = {
         let disk = Simulated::new().unwrap();

@@ -17,7 +17,8 @@
 //! # Failure
 //!
 //! Before the new file has its name an error leaves everything as it was. After that nothing is
-//! an error: what could not be deleted, punched or checkpointed is made up for at the next opening.
+//! an error: what could not be deleted or checkpointed is made up for at the next opening, what
+//! could not be punched by the next pack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
