@@ -10,7 +10,7 @@
 //!    descriptor, also when the process is killed, and another open file of this process counts
 //!    as another owner.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -124,7 +124,8 @@ impl Backend for Directory {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = File::open(path)?;
+    // A FIFO in the place of a directory must not make us wait for its other end.
+    let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
     // Not `File::sync_all`, which repeats a sync that was interrupted: see `sync_data`.
     match unistd::fsync(&directory) {
         // The answer of file systems whose directories are always as durable as they get.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use super::codec::{self, Decoder, Encoder, Malformed};
 use super::frame::{SECTOR_BYTES, Seal, Sector};
 use super::log::{Chain, Position, Tail};
+use super::log_header::log_path;
 use super::segment_file::{
     ArrayTable, PAGE_BYTES as TABLE_PAGE_BYTES, SegmentFile, StoredSegment, sealed_pages,
 };
@@ -255,11 +256,18 @@ pub(super) fn newest(
     let temporary = names.iter().filter(|name| name.starts_with(".tmp-"));
     leftovers.extend(temporary.map(|name| format!("checkpoint/{name}")));
     let tids = names.iter().filter_map(|name| checkpoint_tid(name)).filter(|tid| *tid <= until);
+    // Later on a writer may be ahead of what a reader knows.
+    let is_opening = until == Tid(u64::MAX) && !planted(Bug::StaleCheckpointUsed);
     let mut usable = None;
     for tid in tids.rev() {
         let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };
         if checkpoint.header.chain_first != chain.first && !planted(Bug::StaleCheckpointUsed) {
             leftovers.push(checkpoint_path(tid));
+        } else if is_opening && checkpoint.tail().position.file > chain.last {
+            // The file was durable before the checkpoint was written: commits are missing.
+            let what = format!("the log file is missing; the checkpoint of commit {tid} needs it");
+            let place = log_path(checkpoint.tail().position.file);
+            return Err(StorageError::Corrupted { place, what });
         } else if usable.is_none()
             && (planted(Bug::StaleCheckpointUsed)
                 || (chain.first..=chain.last).contains(&checkpoint.tail().position.file))

@@ -52,6 +52,20 @@ fn a_data_file_that_was_cut_or_removed_is_named_and_not_made_anew() {
 }
 
 #[test]
+fn a_newest_log_file_that_was_removed_is_missed_by_the_checkpoint_that_stands_in_it() {
+    let (disk, backend) = new_store();
+    let (engine, mut head) = open(&backend);
+    while engine.log.tail().position.file == 0 {
+        head = commit(&engine, &head, 0, 3, true).unwrap();
+    }
+    engine.checkpoint(&head).unwrap();
+    drop(engine);
+    disk.remove(&log_header::log_path(1)).unwrap();
+    let error = LocalEngine::open(&backend, Mode::ReadWrite, &small()).err().unwrap().to_string();
+    assert!(error.contains("log/0000000001.log") && error.contains("missing"), "{error}");
+}
+
+#[test]
 fn a_whole_state_whose_space_leaves_out_an_extent_is_refused() {
     let (_disk, backend) = new_store();
     let (engine, head) = open(&backend);
