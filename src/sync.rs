@@ -32,18 +32,6 @@ pub(crate) use shuttle::thread;
 /// Atomics for what belongs to the process (invariant 2).
 pub(crate) use std::sync::atomic as process;
 
-/// How many threads the machine runs at once; at least one.
-#[cfg(not(shuttle))]
-pub(crate) fn parallelism() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Enough to be two.
-#[cfg(shuttle)]
-pub(crate) fn parallelism() -> usize {
-    2
-}
-
 #[cfg(shuttle)]
 mod scheduled {
     //! The locks of shuttle as `parking_lot` would have them.

@@ -20,17 +20,14 @@ use crate::storage::StorageError;
 use crate::storage::engine::{Allocation, Engine};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
-use crate::sync::{Mutex, parallelism, thread};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
 use crate::vm::{MapError, populate};
 
 /// A block in more pieces than this is written whole by the next commit that touches it.
 pub(super) const PIECES_MAX: usize = 32;
 
-/// From this length on a run is written by several threads: 16 MiB.
-const SHARED_BYTES_MIN: usize = if cfg!(shuttle) { 18 * PAGE_LEN } else { 16 << 20 };
-/// Most threads that write one run.
-const THREADS_MAX: usize = 4;
+/// Bytes that are checksummed and then written while they are in the processor's own cache.
+const CACHED_BYTES: usize = 256 << 10;
 
 /// An extent that was written and that no record names yet.
 pub(super) type Allocated = (Place, u64);
@@ -280,8 +277,9 @@ pub(super) fn write_extent(
 
 /// Writes `bytes` from `place` on and returns the checksum of each unit of `unit_pages` pages.
 ///
-/// The checksum pulls a unit into the cache, from where the write copies it. Long runs are shared
-/// among threads: one alone is bound by its copying and not by the disk.
+/// Part by part: the checksum pulls a part into the processor's own cache, from where the write
+/// copies it (1 GiB out of a view: 0.37 s, against 0.82 s by whole units of 2 MiB). Several threads
+/// would gain nothing, because a file system lets one at a time write into a file.
 fn write_units(
     engine: &dyn Engine,
     place: Place,
@@ -289,36 +287,18 @@ fn write_units(
     bytes: &[u8],
 ) -> Result<Box<[u32]>, TransactionError> {
     let unit_bytes = PAGE_LEN * usize::try_from(unit_pages).unwrap_or(usize::MAX / PAGE_LEN);
-    let mut sums = vec![0; bytes.len().div_ceil(unit_bytes)].into_boxed_slice();
-    let write = |(unit, (bytes, sum)): (usize, (&[u8], &mut u32))| {
-        *sum = crc32fast::hash(bytes);
-        engine.write(place.after(unit as u64 * unit_pages), bytes)
-    };
-    let mut units = bytes.chunks(unit_bytes).zip(&mut *sums).enumerate();
-    if bytes.len() < SHARED_BYTES_MIN {
-        units.try_for_each(write)?;
-        return Ok(sums);
+    let mut sums = Vec::with_capacity(bytes.len().div_ceil(unit_bytes));
+    let mut at = place;
+    for unit in bytes.chunks(unit_bytes) {
+        let mut sum = crc32fast::Hasher::new();
+        for part in unit.chunks(CACHED_BYTES) {
+            sum.update(part);
+            engine.write(at, part)?;
+            at = at.after((part.len() / PAGE_LEN) as u64);
+        }
+        sums.push(sum.finalize());
     }
-    let units = Mutex::new(units);
-    let work = || {
-        loop {
-            let next = units.lock().next();
-            match next {
-                Some(unit) => write(unit)?,
-                None => return Ok(()),
-            }
-        }
-    };
-    let helpers = parallelism().min(THREADS_MAX) - 1;
-    thread::scope(|scope| {
-        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-        let mut result: Result<(), StorageError> = work();
-        for helper in helpers {
-            result = result.and(helper.join().unwrap_or(Err(StorageError::Poisoned)));
-        }
-        result
-    })?;
-    Ok(sums)
+    Ok(sums.into_boxed_slice())
 }
 
 /// Page counts within a block or an extent, which are far below 2^32.
