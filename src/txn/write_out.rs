@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::TransactionError;
 use super::session::{Context, is_hole};
 use super::working::Working;
-use crate::storage::StorageError;
 use crate::storage::engine::{Allocation, Engine};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;

@@ -189,7 +189,7 @@ pub(crate) fn writer(world: &World) {
     }
 }
 
-/// Transactions so large that several threads write them.
+/// Transactions whose data do not travel in the record.
 pub(crate) fn large_writer(world: &World) {
     for _ in 0..2 {
         let transaction = world.begin_writing();
