@@ -36,7 +36,7 @@
 //! # Failure
 //!
 //! [`MapError`]. An error of the disk under a mapping is no return value: the access ends the
-//! process with SIGBUS, after one sentence on stderr if the mapping has a [`Label`]. [`populate`]
+//! process with SIGBUS, after one sentence on stderr if the mapping has a [`Label`]; `populate`
 //! asks first.
 
 pub mod budget;

@@ -5,8 +5,6 @@
 //! file -> every small change of it -> the tests that should notice -> "missed" is a failure
 //! ```
 //!
-//! What is left out and why stands in `.cargo/mutants.toml`.
-//!
 //! # Failure
 //!
 //! A change that no test noticed. Without cargo-mutants the step is not run.

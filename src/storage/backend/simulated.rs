@@ -9,7 +9,8 @@
 //! It is the back end of the rigs that test what a power cut or a failing disk may leave. It
 //! promises no more than POSIX does: content and length are durable after a sync of the file, a
 //! name after a sync of its directory, and what is not durable survives or not, one independent of
-//! the other, in sectors of 512 bytes. What that means for an image is said in [`crash`].
+//! the other, in sectors of 512 bytes. What that means for an image is said in
+//! `simulated/crash.rs`.
 //!
 //! A process may also die while the machine goes on ([`FaultKind::Killed`]): then its successor
 //! finds everything that was written, durable or not, and the power may fail later.
