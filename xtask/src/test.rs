@@ -55,7 +55,10 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     }
     if !quick {
         table.push(Step::command("crashes, 20,000 images", crash::command(workspace, &[])));
-        table.push(Step::command("planted bugs", crash::command(workspace, &["--bugs", "--seed", "4", "--threads", "1"])));
+        table.push(Step::command(
+            "planted bugs",
+            crash::command(workspace, &["--bugs", "--seed", "4", "--threads", "1"]),
+        ));
     }
     steps::run_all(table)
 }
