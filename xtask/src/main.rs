@@ -56,7 +56,8 @@ cargo xtask COMMAND
   miri              unsafe code under Miri
   sanitize [thread|address]
                     the tests under ThreadSanitizer and AddressSanitizer
-  mutants [FILE...] changes of the code that no test notices; hours
+  mutants [FILE...] [-- WORDS FOR CARGO-MUTANTS]
+                    changes of the code that no test notices; hours
   crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
                     power cuts at every change of the disk, in release mode
                     --bugs: every planted bug must be found; --bug: this one
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         ["miri"] => miri::run(&workspace),
         ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
         ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
+        ["mutants-stages", rest @ ..] => or_usage("mutants-stages", mutants::run_stages(rest)),
         ["crash", rest @ ..] => crash::run(&workspace, rest),
         ["faults", rest @ ..] => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&workspace, &options),

@@ -2,54 +2,178 @@
 //! reclaim.
 //!
 //! ```text
-//! file -> every small change of it -> the tests that should notice -> "missed" is a failure
+//! file -> every small change of it -> build -> stage 1 -> stage 2 ...    the first that fails ends it
+//!                                    3 s      1 s: most are noticed here
 //! ```
+//!
+//! Cargo asks us to run each test program, so that we can run it in stages: the short ones first,
+//! each with a limit in time, because a changed loop may never end.
+//!
+//! # Invariants
+//!
+//! 1. The unchanged code passes all stages before anything is changed (the baseline).
+//! 2. Only the programs that a stage runs are built.
 //!
 //! # Failure
 //!
-//! A change that no test noticed. Without cargo-mutants the step is not run.
+//! A change that no stage noticed. Without cargo-mutants the step is not run. What is excluded, and
+//! why, is in `.cargo/mutants.toml`.
 
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
-/// The files that decide what is durable, visible and free, and the tests asked about each.
-const FILES: &[(&str, &[&str])] = &[
-    ("src/txn/conflict.rs", &["--lib"]),
-    ("src/storage/local/free_space.rs", &["--lib"]),
-    ("src/storage/local/recovery.rs", &["--lib", "--test", "it"]),
-    ("src/storage/local/extents.rs", &["--lib", "--test", "it"]),
-    ("src/storage/local/pack.rs", &["--lib", "--test", "it"]),
-    ("src/txn/pack.rs", &["--lib", "--test", "it"]),
-    ("src/txn/commit.rs", &["--lib", "--test", "it"]),
-    ("src/txn/write_out.rs", &["--lib", "--test", "it"]),
+/// A part of a test program.
+struct Stage {
+    // `zbigarray` is the library's own tests, any other one is in `tests`.
+    program: &'static str,
+    arguments: &'static [&'static str],
+    seconds_max: u64,
+}
+
+const fn stage(
+    program: &'static str,
+    seconds_max: u64,
+    arguments: &'static [&'static str],
+) -> Stage {
+    Stage { program, arguments, seconds_max }
+}
+
+/// Stages by name. Cargo runs the library's tests first, then the other programs by name.
+const STAGES: &[(&str, &[Stage])] = &[
+    ("decision", &[stage("zbigarray", 30, &["txn::conflict"])]),
+    (
+        "space",
+        &[
+            stage("zbigarray", 40, &["storage::local", "--skip", "crash_tests"]),
+            stage("crash", 60, &["enumerate", "--images", "500", "--seed", "9"]),
+        ],
+    ),
+    (
+        "engine",
+        &[
+            stage("zbigarray", 40, &["storage::local", "--skip", "crash_tests"]),
+            stage("zbigarray", 90, &["crash_tests", "--skip", "whichever_call"]),
+            stage("zbigarray", 120, &["crash_tests::whichever_call"]),
+            stage("crash", 60, &["enumerate", "--images", "500", "--seed", "9"]),
+            stage("it", 120, &["model", "golden", "persistence", "packing"]),
+        ],
+    ),
+    (
+        "store",
+        &[
+            stage("zbigarray", 30, &["txn::"]),
+            stage("it", 90, &["conformance", "--skip", "indexing"]),
+            stage("it", 120, &["model", "crash_smoke", "concurrent"]),
+        ],
+    ),
 ];
 
-/// `cargo xtask mutants [FILE...]`; without a file all of the table, for hours.
-pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<ExitCode, String> {
+/// The files that decide what is durable, visible and free, and the stages asked about each.
+const FILES: &[(&str, &str)] = &[
+    ("src/txn/conflict.rs", "decision"),
+    ("src/txn/commit.rs", "store"),
+    ("src/txn/pack.rs", "store"),
+    ("src/storage/local/recovery.rs", "engine"),
+    ("src/storage/local/pack.rs", "engine"),
+    ("src/storage/local/extents.rs", "engine"),
+    ("src/storage/local/free_space.rs", "space"),
+    ("src/txn/write_out.rs", "store"),
+];
+
+/// `cargo xtask mutants [FILE...] [-- WORDS FOR CARGO-MUTANTS]`; without a file all of the table,
+/// for hours.
+pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> Result<ExitCode, String> {
+    let end = words.iter().position(|&word| word == "--").unwrap_or(words.len());
+    let (wanted, more) = (&words[..end], words.get(end + 1..).unwrap_or(&[]));
     if let Some(unknown) = wanted.iter().find(|file| !FILES.iter().any(|(f, _)| f == *file)) {
         return Err(format!("{unknown} is not in the table of xtask/src/mutants.rs"));
     }
     let chosen = FILES.iter().filter(|(file, _)| wanted.is_empty() || wanted.contains(file));
-    let step = |&(file, tests): &(&'static str, &'static [&'static str])| {
-        Step::new(file, move || mutated(workspace, file, tests))
+    let step = |&(file, stages): &(&'static str, &'static str)| {
+        Step::new(file, move || mutated(workspace, file, stages, more))
     };
     Ok(steps::run_all(chosen.map(step).collect()))
 }
 
-fn mutated(workspace: &Workspace, file: &str, tests: &[&str]) -> Outcome {
+fn mutated(workspace: &Workspace, file: &str, stages: &str, more: &[&str]) -> Outcome {
     let mut probe: Command = workspace.cargo();
     let installed = probe.args(["mutants", "--version"]).output().is_ok_and(|o| o.status.success());
     if !installed {
         let how = "cargo-mutants is not installed: cargo install --locked cargo-mutants";
         return Outcome::NotRun(how.to_owned());
     }
+    let output = workspace.path("target/mutants").join(file.replace('/', "-"));
+    let made = std::fs::create_dir_all(&output).and_then(|()| std::env::current_exe());
+    let ourselves = match made {
+        Ok(ourselves) => ourselves,
+        Err(error) => return Outcome::Failed(error.to_string()),
+    };
     let mut command = workspace.cargo();
-    command.args(["mutants", "--file", file, "--test-tool", "cargo", "--no-times"]);
-    command.args(["--output", "target", "--timeout", "240", "--cargo-arg=--no-default-features"]);
-    command.arg("--").args(tests);
+    command.args(["mutants", "--file", file, "--test-tool", "cargo", "--no-times", "--timeout"]);
+    command.args(["900", "--output"]).arg(output).args(more);
+    let runner = format!(
+        "target.'cfg(all())'.runner = [{:?}, \"mutants-stages\", {stages:?}]",
+        ourselves.display().to_string()
+    );
+    let mut arguments = vec!["--no-default-features".to_owned(), "--config".to_owned(), runner];
+    arguments.extend(programs(stages).into_iter().map(|program| match program {
+        "zbigarray" => "--lib".to_owned(),
+        other => format!("--test={other}"),
+    }));
+    command.args(arguments.iter().map(|argument| format!("--cargo-arg={argument}")));
+    // Dependencies are built once for all files, and a changed file is built in seconds.
+    command.env("CARGO_TARGET_DIR", workspace.path("target/mutants/build"));
+    command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     // Few random cases: what a test proves by luck it does not prove.
-    command.env("PROPTEST_CASES", "32");
+    command.env("PROPTEST_CASES", "32").env("ZBA_CASES", "32");
     steps::run_command(command)
+}
+
+fn stages_of(name: &str) -> &'static [Stage] {
+    STAGES.iter().find(|(known, _)| *known == name).map_or(&[], |(_, stages)| stages)
+}
+
+fn programs(stages: &str) -> Vec<&'static str> {
+    let mut programs: Vec<_> = stages_of(stages).iter().map(|stage| stage.program).collect();
+    programs.sort_unstable();
+    programs.dedup();
+    programs
+}
+
+/// `mutants-stages STAGES PROGRAM ...`: how cargo runs a test program for us.
+pub(crate) fn run_stages(words: &[&str]) -> Result<ExitCode, String> {
+    let [stages, program, ..] = words else { return Err("too few words".to_owned()) };
+    let name = program.rsplit('/').next().and_then(|name| name.rsplit_once('-'));
+    let name = name.map_or("", |(name, _)| name);
+    for stage in stages_of(stages).iter().filter(|stage| stage.program == name) {
+        let mut command = Command::new(program);
+        let status = limited(command.args(stage.arguments), stage.seconds_max);
+        match status.map_err(|error| error.to_string())? {
+            Some(status) if status.success() => {}
+            Some(_) => return Ok(ExitCode::FAILURE),
+            None => {
+                println!("mutants: {:?} took more than {} s", stage.arguments, stage.seconds_max);
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a program ended; `None` if it did not within the time.
+fn limited(command: &mut Command, seconds_max: u64) -> std::io::Result<Option<ExitStatus>> {
+    let (mut child, started) = (command.spawn()?, Instant::now());
+    while started.elapsed() < Duration::from_secs(seconds_max) {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
 }
