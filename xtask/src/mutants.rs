@@ -13,12 +13,14 @@
 //!
 //! 1. The unchanged code passes all stages before anything is changed (the baseline).
 //! 2. Only the programs that a stage runs are built.
+//! 3. One run at a time has the build directory: of two, each would test what the other changed.
 //!
 //! # Failure
 //!
 //! A change that no stage noticed. Without cargo-mutants the step is not run. What is excluded, and
 //! why, is in `.cargo/mutants.toml`.
 
+use std::fs::File;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -42,37 +44,41 @@ const fn stage(
     Stage { program, arguments, seconds_max }
 }
 
-/// Stages by name. Cargo runs the library's tests first, then the other programs by name.
-const STAGES: &[(&str, &[Stage])] = &[
-    ("decision", &[stage("zbigarray", 30, &["txn::conflict"])]),
-    (
-        "space",
-        &[
-            stage("zbigarray", 40, &["storage::local", "--skip", "crash_tests"]),
-            stage("crash", 60, &["enumerate", "--images", "500", "--seed", "9"]),
-        ],
-    ),
+/// Rounds by name: what a round does not notice is left to the next, which takes longer. Within a
+/// round cargo runs the library's tests first, then the other programs by name.
+const ROUNDS: &[(&str, &[&[Stage]])] = &[
+    ("decision", &[&[stage("zbigarray", 30, &["txn::conflict"])]]),
     (
         "engine",
         &[
-            stage("zbigarray", 40, &["storage::local", "--skip", "crash_tests"]),
-            stage("zbigarray", 90, &["crash_tests", "--skip", "whichever_call"]),
-            stage("zbigarray", 120, &["crash_tests::whichever_call"]),
-            stage("crash", 60, &["enumerate", "--images", "500", "--seed", "9"]),
-            stage("it", 120, &["model", "golden", "persistence", "packing"]),
+            &[
+                stage("zbigarray", 60, &["storage::local", "--skip", "crash_tests"]),
+                stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"]),
+            ],
+            &[
+                stage("zbigarray", 120, &["crash_tests", "--skip", "whichever_call"]),
+                stage("zbigarray", 180, &["crash_tests::whichever_call"]),
+                stage("it", 180, &["model", "golden", "persistence", "packing"]),
+            ],
         ],
     ),
     (
         "store",
         &[
-            stage("zbigarray", 30, &["txn::"]),
-            stage("it", 90, &["conformance", "--skip", "indexing"]),
-            stage("it", 120, &["model", "crash_smoke", "concurrent"]),
+            &[
+                stage("zbigarray", 30, &["txn::"]),
+                stage("it", 60, &["append", "connections", "persistence", "whole"]),
+                stage("it", 60, &["model::"]),
+            ],
+            &[
+                stage("it", 90, &["conformance", "--skip", "indexing"]),
+                stage("it", 180, &["crash_smoke", "concurrent"]),
+            ],
         ],
     ),
 ];
 
-/// The files that decide what is durable, visible and free, and the stages asked about each.
+/// The files that decide what is durable, visible and free, and the rounds asked about each.
 const FILES: &[(&str, &str)] = &[
     ("src/txn/conflict.rs", "decision"),
     ("src/txn/commit.rs", "store"),
@@ -80,7 +86,7 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/recovery.rs", "engine"),
     ("src/storage/local/pack.rs", "engine"),
     ("src/storage/local/extents.rs", "engine"),
-    ("src/storage/local/free_space.rs", "space"),
+    ("src/storage/local/free_space.rs", "engine"),
     ("src/txn/write_out.rs", "store"),
 ];
 
@@ -93,13 +99,17 @@ pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> Result<ExitCode, Str
         return Err(format!("{unknown} is not in the table of xtask/src/mutants.rs"));
     }
     let chosen = FILES.iter().filter(|(file, _)| wanted.is_empty() || wanted.contains(file));
-    let step = |&(file, stages): &(&'static str, &'static str)| {
-        Step::new(file, move || mutated(workspace, file, stages, more))
+    let build = workspace.path("target/mutants/build");
+    let lock = std::fs::create_dir_all(&build).and_then(|()| File::create(build.join("lock")));
+    let lock = lock.map_err(|error| error.to_string())?;
+    lock.try_lock().map_err(|error| format!("another run is under way: {error}"))?;
+    let step = |&(file, rounds): &(&'static str, &'static str)| {
+        Step::new(file, move || mutated(workspace, file, rounds, more))
     };
     Ok(steps::run_all(chosen.map(step).collect()))
 }
 
-fn mutated(workspace: &Workspace, file: &str, stages: &str, more: &[&str]) -> Outcome {
+fn mutated(workspace: &Workspace, file: &str, rounds: &str, more: &[&str]) -> Outcome {
     let mut probe: Command = workspace.cargo();
     let installed = probe.args(["mutants", "--version"]).output().is_ok_and(|o| o.status.success());
     if !installed {
@@ -109,36 +119,58 @@ fn mutated(workspace: &Workspace, file: &str, stages: &str, more: &[&str]) -> Ou
     let output = workspace.path("target/mutants").join(file.replace('/', "-"));
     let made = std::fs::create_dir_all(&output).and_then(|()| std::env::current_exe());
     let ourselves = match made {
-        Ok(ourselves) => ourselves,
+        Ok(ourselves) => ourselves.display().to_string(),
         Err(error) => return Outcome::Failed(error.to_string()),
     };
-    let mut command = workspace.cargo();
-    command.args(["mutants", "--file", file, "--test-tool", "cargo", "--no-times", "--timeout"]);
-    command.args(["900", "--output"]).arg(output).args(more);
-    let runner = format!(
-        "target.'cfg(all())'.runner = [{:?}, \"mutants-stages\", {stages:?}]",
-        ourselves.display().to_string()
-    );
+    let mut outcome = Outcome::NotRun("there is nothing to run".to_owned());
+    for round in 0..rounds_of(rounds).len() {
+        let name = format!("{rounds}-{round}");
+        let mut command = workspace.cargo();
+        command.args(["mutants", "--file", file, "--test-tool", "cargo", "--no-times"]);
+        command.args(["--timeout", "900", "--output"]).arg(&output).args(more);
+        if round > 0 {
+            command.arg("--iterate");
+        }
+        let arguments = cargo_arguments(&ourselves, &name);
+        command.args(arguments.iter().map(|argument| format!("--cargo-arg={argument}")));
+        // Dependencies are built once for all files, and a changed file is built in seconds.
+        command.env("CARGO_TARGET_DIR", workspace.path("target/mutants/build"));
+        command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
+        // Few random cases: what a test proves by luck it does not prove.
+        command.env("PROPTEST_CASES", "32").env("ZBA_CASES", "32");
+        outcome = steps::run_command(command);
+        // Only changes that nobody noticed are left to the next round.
+        if !matches!(&outcome, Outcome::Failed(why) if why == "exit status: 2") {
+            break;
+        }
+    }
+    outcome
+}
+
+/// How cargo builds the programs of a round, and that it runs them through us.
+fn cargo_arguments(ourselves: &str, round: &str) -> Vec<String> {
+    let runner = [ourselves, "mutants-stages", round].map(|word| format!("{word:?}")).join(", ");
+    let runner = format!("target.'cfg(all())'.runner = [{runner}]");
     let mut arguments = vec!["--no-default-features".to_owned(), "--config".to_owned(), runner];
-    arguments.extend(programs(stages).into_iter().map(|program| match program {
+    arguments.extend(programs(stages_of(round)).into_iter().map(|program| match program {
         "zbigarray" => "--lib".to_owned(),
         other => format!("--test={other}"),
     }));
-    command.args(arguments.iter().map(|argument| format!("--cargo-arg={argument}")));
-    // Dependencies are built once for all files, and a changed file is built in seconds.
-    command.env("CARGO_TARGET_DIR", workspace.path("target/mutants/build"));
-    command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
-    // Few random cases: what a test proves by luck it does not prove.
-    command.env("PROPTEST_CASES", "32").env("ZBA_CASES", "32");
-    steps::run_command(command)
+    arguments
 }
 
+fn rounds_of(name: &str) -> &'static [&'static [Stage]] {
+    ROUNDS.iter().find(|(known, _)| *known == name).map_or(&[], |(_, rounds)| rounds)
+}
+
+/// The stages of a round called `name-number`.
 fn stages_of(name: &str) -> &'static [Stage] {
-    STAGES.iter().find(|(known, _)| *known == name).map_or(&[], |(_, stages)| stages)
+    let Some((name, round)) = name.rsplit_once('-') else { return &[] };
+    round.parse().ok().and_then(|round: usize| rounds_of(name).get(round)).map_or(&[], |all| all)
 }
 
-fn programs(stages: &str) -> Vec<&'static str> {
-    let mut programs: Vec<_> = stages_of(stages).iter().map(|stage| stage.program).collect();
+fn programs(stages: &[Stage]) -> Vec<&'static str> {
+    let mut programs: Vec<_> = stages.iter().map(|stage| stage.program).collect();
     programs.sort_unstable();
     programs.dedup();
     programs
