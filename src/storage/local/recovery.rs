@@ -305,7 +305,12 @@ fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageErro
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::log;
     use super::*;
+    use crate::storage::backend::Backend;
+    use crate::storage::backend::simulated::Simulated;
 
     fn listing(names: &[&str]) -> LogListing {
         LogListing::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
@@ -325,5 +330,29 @@ mod tests {
         let mut found = listing(&["0000000001.log", "0000000003.log"]);
         assert_eq!(found.chain(1, 3), Err(2));
         assert_eq!(listing(&["0000000003.log"]).chain(2, 3), Err(2));
+    }
+
+    /// The chain of log files with these headers: number, number of the first of its chain, newest
+    /// commit before, whether it begins with a state.
+    fn chain_of(headers: &[(u32, u32, u64, bool)]) -> Result<Chain, StorageError> {
+        let disk: Arc<dyn Backend> = Arc::new(Simulated::new().unwrap());
+        let (files, store) = (Files::new(disk, true), [7; 16]);
+        files.create_dir("log").unwrap();
+        for &(file, chain_base, base, has_state) in headers {
+            let base = Tid(base);
+            let header = LogHeader { file, chain_base, base, previous: 0, has_state };
+            log::create_log_file(&files, &header.encode(&store), file).unwrap();
+        }
+        find_chain(&files, &store).map(|(chain, _)| chain)
+    }
+
+    #[test]
+    fn a_log_begins_with_a_state_or_with_commit_0_of_file_0() {
+        chain_of(&[(0, 0, 0, false)]).unwrap();
+        assert!(chain_of(&[(0, 0, 3, false)]).is_err(), "commits 1 to 3 are missing");
+        assert!(chain_of(&[(2, 2, 0, false)]).is_err(), "files 0 and 1 are missing");
+        let chain = chain_of(&[(1, 0, 2, false), (2, 2, 5, true), (3, 2, 9, false)]).unwrap();
+        assert_eq!((chain.first, chain.last, chain.oldest), (2, 3, Tid(5)));
+        assert!(chain_of(&[(2, 1, 5, true), (3, 2, 9, false)]).is_err(), "2 is not the first");
     }
 }
