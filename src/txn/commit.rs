@@ -55,9 +55,7 @@ fn steps(
     note: &str,
 ) -> Result<Tid, CommitError> {
     if note.len() > NOTE_BYTES_MAX {
-        let what = "the note of a commit has at most 65536 bytes".to_owned();
-        let place = "commit".to_owned();
-        return Err(TransactionError::from(StorageError::Corrupted { place, what }).into());
+        return Err(TransactionError::NoteTooLong { bytes: note.len() }.into());
     }
     // An array without a name any more has no data to commit.
     inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
@@ -322,4 +320,39 @@ fn rename_created(inner: &mut Inner, record: &Record) {
 fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::Backend;
+    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::catalog::CatalogChange;
+    use crate::storage::local::{LocalEngine, LocalOptions, Mode};
+    use crate::txn::Store;
+
+    fn store() -> Store {
+        let (disk, options) = (Simulated::new().unwrap(), LocalOptions::default());
+        let backend: Arc<dyn Backend> = Arc::new(disk);
+        LocalEngine::create(&backend, &options).unwrap();
+        Store::open_on(&backend, Mode::ReadWrite, &options).unwrap()
+    }
+
+    /// A transaction that created group `name`.
+    fn with_group(store: &Store, name: &str) -> Transaction {
+        let transaction = store.begin().unwrap();
+        transaction.change(CatalogChange::CreateGroup { name: Arc::from(name) }).unwrap();
+        transaction
+    }
+
+    #[test]
+    fn a_note_has_at_most_65536_bytes() {
+        let (store, longest) = (store(), "n".repeat(65536));
+        let tid = with_group(&store, "g").commit_with_note(&longest).unwrap();
+        assert_eq!(*store.records(Tid::ZERO, tid).unwrap()[0].note, *longest);
+        let refused = with_group(&store, "h").commit_with_note(&(longest + "n"));
+        let said = "nothing was committed: the note has 65537 bytes; a commit takes 65536";
+        assert_eq!(refused.unwrap_err().to_string(), said);
+        assert_eq!(store.head(), tid);
+    }
 }

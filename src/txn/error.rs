@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::conflict::Conflict;
 use crate::storage::StorageError;
 use crate::storage::catalog::CatalogError;
+use crate::storage::record::NOTE_BYTES_MAX;
 use crate::units::Tid;
 use crate::vm::MapError;
 
@@ -59,6 +60,12 @@ pub enum TransactionError {
     CannotUndo {
         /// The commit.
         tid: Tid,
+    },
+    /// The note for the log is too long.
+    #[error("the note has {bytes} bytes; a commit takes {NOTE_BYTES_MAX}")]
+    NoteTooLong {
+        /// Its length.
+        bytes: usize,
     },
     /// A savepoint of another transaction, or one that a rollback undid.
     #[error("that savepoint is not one of this transaction any more")]
