@@ -2,8 +2,8 @@
 //! reclaim.
 //!
 //! ```text
-//! file -> every small change of it -> build -> stage 1 -> stage 2 ...    the first that fails ends it
-//!                                    3 s      1 s: most are noticed here
+//! file -> every small change of it -> build -> stage 1 -> stage 2 ...   the first failure ends it
+//!                                     3 s      1 s: most are noticed here
 //! ```
 //!
 //! Cargo asks us to run each test program, so that we can run it in stages: the short ones first,

@@ -307,10 +307,10 @@ fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageErro
 mod tests {
     use std::sync::Arc;
 
-    use super::super::log;
     use super::*;
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::Simulated;
+    use crate::storage::local::log;
 
     fn listing(names: &[&str]) -> LogListing {
         LogListing::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
