@@ -326,16 +326,59 @@ fn now_ns() -> i64 {
 mod tests {
     use super::*;
     use crate::storage::backend::Backend;
-    use crate::storage::backend::simulated::Simulated;
-    use crate::storage::catalog::CatalogChange;
+    use crate::storage::backend::simulated::{Simulated, Survival};
+    use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
     use crate::storage::local::{LocalEngine, LocalOptions, Mode};
-    use crate::txn::Store;
+    use crate::txn::{HoleContent, Store};
+    use crate::units::{BLOCK_BYTES_DEFAULT, PAGE_BYTES, PAGE_LEN};
 
-    fn store() -> Store {
-        let (disk, options) = (Simulated::new().unwrap(), LocalOptions::default());
-        let backend: Arc<dyn Backend> = Arc::new(disk);
-        LocalEngine::create(&backend, &options).unwrap();
-        Store::open_on(&backend, Mode::ReadWrite, &options).unwrap()
+    fn opened(disk: &Simulated) -> Store {
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        Store::open_on(&backend, Mode::ReadWrite, &LocalOptions::default()).unwrap()
+    }
+
+    fn new_store() -> (Simulated, Store) {
+        let disk = Simulated::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::create(&backend, &LocalOptions::default()).unwrap();
+        let store = opened(&disk);
+        (disk, store)
+    }
+
+    /// Creates array `a` of `pages` pages and opens it.
+    fn create(transaction: &Transaction, pages: u64) -> ArrayId {
+        let id = transaction.next_array().unwrap();
+        let entry = ArrayEntry {
+            id,
+            shape: Arc::from([pages * PAGE_BYTES]),
+            block_bytes: BLOCK_BYTES_DEFAULT,
+            descriptor: Arc::from("{}"),
+            attributes: Attributes::new(),
+            created: Tid::ZERO,
+            changed: Tid::ZERO,
+        };
+        let name = Arc::from("a");
+        transaction.change_any(CatalogChange::CreateArray { name, entry }).unwrap();
+        open(transaction, id, pages);
+        id
+    }
+
+    fn open(transaction: &Transaction, id: ArrayId, pages: u64) {
+        let zeros = || Ok::<_, TransactionError>(HoleContent::Zero);
+        transaction.open_array(id, pages, zeros).unwrap();
+    }
+
+    /// Commits an array with this content.
+    fn committed(store: &Store, content: &[u8]) -> Arc<Record> {
+        let transaction = store.begin().unwrap();
+        let id = create(&transaction, content.len() as u64 / PAGE_BYTES);
+        transaction.write(id, 0, content).unwrap();
+        let tid = transaction.commit().unwrap();
+        store.records(Tid(tid.0 - 1), tid).unwrap().remove(0)
+    }
+
+    fn lies_in_its_record(record: &Record) -> bool {
+        record.data[0].segment.source.place().unwrap().in_log()
     }
 
     /// A transaction that created group `name`.
@@ -347,12 +390,33 @@ mod tests {
 
     #[test]
     fn a_note_has_at_most_65536_bytes() {
-        let (store, longest) = (store(), "n".repeat(65536));
+        let ((_, store), longest) = (new_store(), "n".repeat(65536));
         let tid = with_group(&store, "g").commit_with_note(&longest).unwrap();
         assert_eq!(*store.records(Tid::ZERO, tid).unwrap()[0].note, *longest);
         let refused = with_group(&store, "h").commit_with_note(&(longest + "n"));
         let said = "nothing was committed: the note has 65537 bytes; a commit takes 65536";
         assert_eq!(refused.unwrap_err().to_string(), said);
         assert_eq!(store.head(), tid);
+    }
+
+    #[test]
+    fn data_outside_of_its_record_is_durable_before_the_record() {
+        let (disk, store) = new_store();
+        let record = committed(&store, &[7; 40 * PAGE_LEN]);
+        assert!(!lies_in_its_record(&record));
+        let after = |_, _: &_| Survival::Dropped;
+        let image = disk.crash_image(disk.changes_count(), after).unwrap();
+        let store = opened(&image);
+        assert_eq!(store.head(), record.tid);
+        assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
+    }
+
+    #[test]
+    fn a_page_with_a_sector_of_one_bit_does_not_travel_in_its_record() {
+        let mut content = [7; 2 * PAGE_LEN];
+        assert!(lies_in_its_record(&committed(&new_store().1, &content)));
+        content[PAGE_LEN..PAGE_LEN + 512].fill(0);
+        content[PAGE_LEN + 100] = 1 << 3;
+        assert!(!lies_in_its_record(&committed(&new_store().1, &content)));
     }
 }
