@@ -130,20 +130,20 @@ fn try_recover(
     let (chain, mut leftovers) = find_chain(files, store)?;
     let found = checkpoint::newest(files, store, chain, Tid(u64::MAX), &mut leftovers)?;
     let new_log = |at: Tail| Log::new(files.clone(), *store, options.log_roll_bytes, chain, at);
-    let from_beginning = || {
+    let from_beginning = |durable: Tid| {
         let (start, state) = beginning(&new_log(NOWHERE), chain)?;
         let log = new_log(start);
-        let head = replay(&log, chain, start, state)?;
+        let head = replay(&log, chain, start, state, durable)?;
         Ok::<_, StorageError>(Recovered { log, head, checkpoint: None })
     };
     let recovered = match found {
-        None => from_beginning()?,
+        None => from_beginning(Tid::ZERO)?,
         Some(checkpoint) => {
             let (start, log) = (checkpoint.tail(), new_log(checkpoint.tail()));
-            match replay(&log, chain, start, checkpoint.state()) {
+            match replay(&log, chain, start, checkpoint.state(), start.tid) {
                 Ok(head) => Recovered { log, head, checkpoint: Some(checkpoint) },
                 // The log wins, unless it lacks what the checkpoint proves to have been there.
-                Err(error @ StorageError::Corrupted { .. }) => match from_beginning() {
+                Err(error @ StorageError::Corrupted { .. }) => match from_beginning(start.tid) {
                     Ok(recovered) if recovered.head.tid >= start.tid => recovered,
                     Ok(_) | Err(_) => return Err(error),
                 },
@@ -180,8 +180,15 @@ pub(super) fn beginning(log: &Log, chain: Chain) -> Result<(Tail, State), Storag
     Ok((start, state.map_err(|Malformed(what)| corrupted(what))?))
 }
 
-/// Replays the log from `start` to its end and leaves `log` knowing all of it.
-fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, StorageError> {
+/// Replays the log from `start` to its end and leaves `log` knowing all of it. Commit `durable` is
+/// known to have been there.
+fn replay(
+    log: &Log,
+    chain: Chain,
+    start: Tail,
+    state: State,
+    durable: Tid,
+) -> Result<State, StorageError> {
     let file = log.file(start.position.file)?;
     if start.position.page.saturating_mul(PAGE_BYTES) > file.len()? {
         let what = format!("the file ends before commit {}, which was durable", start.tid);
@@ -219,6 +226,7 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
                     Step::Broken { at: position, damage: None, .. } => {
                         // It may be the first of its file, which `before` does not name yet.
                         let tail = Tail { position, ..before };
+                        require_not_durable(log, &tail, durable)?;
                         cut(log, &tail)?;
                         log.take_in_end(tail);
                         return Ok(old);
@@ -241,6 +249,7 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
                     }
                     log.take_in(&record, after);
                 }
+                require_not_durable(log, &tail, durable)?;
                 require_torn(log, &tail, pages)?;
                 cut(log, &tail)?;
                 log.take_in_end(tail);
@@ -248,6 +257,16 @@ fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, S
             }
         }
     }
+}
+
+/// Keeps invariant 1: what is torn after `tail` is damaged if commit `durable` lay there.
+fn require_not_durable(log: &Log, tail: &Tail, durable: Tid) -> Result<(), StorageError> {
+    if tail.tid >= durable {
+        return Ok(());
+    }
+    let what = format!("commit record {} is damaged; a checkpoint has it", tail.tid.next());
+    let at = tail.position.page.saturating_mul(PAGE_BYTES);
+    Err(log.file(tail.position.file)?.damaged(at, what))
 }
 
 /// Keeps invariant 1: a torn record that a later one knows to be durable is damaged.
@@ -310,7 +329,11 @@ mod tests {
     use super::*;
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::Simulated;
-    use crate::storage::local::log;
+    use crate::storage::catalog::Catalog;
+    use crate::storage::engine::Engine;
+    use crate::storage::local::tests::{commit, small, writers};
+    use crate::storage::local::{Access, LocalEngine, Mode, log};
+    use crate::storage::state::Space;
 
     fn listing(names: &[&str]) -> LogListing {
         LogListing::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
@@ -354,5 +377,71 @@ mod tests {
         let chain = chain_of(&[(1, 0, 2, false), (2, 2, 5, true), (3, 2, 9, false)]).unwrap();
         assert_eq!((chain.first, chain.last, chain.oldest), (2, 3, Tid(5)));
         assert!(chain_of(&[(2, 1, 5, true), (3, 2, 9, false)]).is_err(), "2 is not the first");
+    }
+
+    fn open(disk: &Simulated, mode: Mode) -> Result<(LocalEngine, State), StorageError> {
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::open(&backend, mode, &small())
+    }
+
+    /// A store with one array and `commits` commits.
+    fn store(commits: u64) -> (Simulated, LocalEngine, State) {
+        let disk = Simulated::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::create(&backend, &small()).unwrap();
+        let (engine, mut head) = open(&disk, Mode::ReadWrite).unwrap();
+        for _ in 0..commits {
+            head = commit(&engine, &head, 0, 1, true).unwrap();
+        }
+        (disk, engine, head)
+    }
+
+    #[test]
+    fn the_log_wins_over_a_checkpoint_that_contradicts_it() {
+        let (disk, engine, head) = store(2);
+        let wrong = State::new(head.tid, head.time_ns, Catalog::default(), Space::default());
+        engine.checkpoint(&wrong).unwrap();
+        let head = commit(&engine, &head, 1, 1, true).unwrap();
+        let expected = writers(&engine, &head, 4);
+        drop(engine);
+        let (engine, found) = open(&disk, Mode::ReadWrite).unwrap();
+        assert_eq!((found.tid, writers(&engine, &found, 4)), (Tid(3), expected));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_its_checkpoint_is_damaged_and_stays_as_it_is() {
+        for more in [0, 100, PAGE_BYTES + 100] {
+            let (disk, engine, head) = store(4);
+            engine.checkpoint(&head).unwrap();
+            let end = engine.log.tail_after(Tid(1)).unwrap().position.page * PAGE_BYTES + more;
+            drop(engine);
+            let log = disk.open(&log_path(0), Access::Write).unwrap();
+            log.set_len(end).unwrap();
+            let error = open(&disk, Mode::ReadWrite).err().unwrap();
+            assert!(error.to_string().contains("the file ends before commit 4"), "{error}");
+            assert_eq!(log.len().unwrap(), end);
+        }
+    }
+
+    #[test]
+    fn a_reader_waits_for_what_a_writer_is_writing() {
+        let (disk, engine, _) = store(1);
+        drop(engine);
+        let log = disk.open(&log_path(0), Access::Write).unwrap();
+        let mut header = [0; 512];
+        log.read_at(&mut header, 0).unwrap();
+        let read = || {
+            log.write_at(&[&[7; 512]], 0).unwrap();
+            thread::scope(|scope| {
+                let reader = scope.spawn(|| open(&disk, Mode::ReadOnly).map(|(_, head)| head.tid));
+                thread::sleep(8 * READER_PAUSE);
+                log.write_at(&[&header], 0).unwrap();
+                reader.join().unwrap()
+            })
+        };
+        // A machine with much else to do may be too slow once.
+        assert!((0..5).any(|_| matches!(read(), Ok(Tid(1)))));
+        log.write_at(&[&[7; 512]], 0).unwrap();
+        assert!(open(&disk, Mode::ReadOnly).is_err(), "what stays damaged is damaged");
     }
 }
