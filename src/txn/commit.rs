@@ -328,7 +328,10 @@ mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
     use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
+    use crate::storage::extent::Segment;
+    use crate::storage::index::PageMap;
     use crate::storage::local::{LocalEngine, LocalOptions, Mode};
+    use crate::storage::record::DataChange;
     use crate::txn::{HoleContent, Store};
     use crate::units::{BLOCK_BYTES_DEFAULT, PAGE_BYTES, PAGE_LEN};
 
@@ -418,5 +421,50 @@ mod tests {
         content[PAGE_LEN..PAGE_LEN + 512].fill(0);
         content[PAGE_LEN + 100] = 1 << 3;
         assert!(!lies_in_its_record(&committed(&new_store().1, &content)));
+    }
+
+    #[test]
+    fn a_commit_says_when_it_was_made() {
+        let (_disk, store) = new_store();
+        let before = now_ns();
+        assert!(before > 1_700_000_000_000_000_000, "it is not 2023 any more");
+        let record = committed(&store, &[7; PAGE_LEN]);
+        assert!((before..=now_ns()).contains(&record.time_ns));
+    }
+
+    #[test]
+    fn an_array_that_was_created_stays_mapped_for_the_next_transaction() {
+        let (_disk, store) = new_store();
+        let id = committed(&store, &[7; PAGE_LEN]).data[0].array;
+        let next = store.begin().unwrap();
+        let mapped_anew = || -> Result<HoleContent, TransactionError> { panic!("mapped anew") };
+        next.open_array(id, 1, mapped_anew).unwrap();
+    }
+
+    #[test]
+    fn pages_are_carried_unless_a_newer_commit_changed_them() {
+        let (id, pages) = (ArrayId(1), PageMap::new());
+        let mut working =
+            Working::new(Arc::from("a"), BLOCK_BYTES_DEFAULT, HoleContent::Zero, pages);
+        working.written.insert(PageRange::new(3, 4));
+        working.carried.insert(PageRange::new(0, 8));
+        let newer = |array, pages, carried| {
+            let segment = Segment { pages, source: Source::Hole };
+            let data = vec![DataChange { array, segment, carried }];
+            let (note, catalog) = (Arc::from(""), Vec::new());
+            Arc::new(Record { tid: Tid(2), base: Tid(1), time_ns: 0, note, catalog, data })
+        };
+        let named = named_pages(
+            id,
+            &working,
+            &[
+                newer(id, PageRange::new(5, 6), false),
+                newer(id, PageRange::new(0, 2), true),
+                newer(ArrayId(2), PageRange::new(6, 8), false),
+            ],
+        );
+        let expected = [(0, 3, true), (3, 4, false), (4, 5, true), (6, 8, true)];
+        let expected = expected.map(|(start, end, carried)| (PageRange::new(start, end), carried));
+        assert_eq!(named, expected);
     }
 }

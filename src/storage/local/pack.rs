@@ -460,3 +460,42 @@ pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), S
     engine.log.keep_open(&log_files(&named));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::Backend;
+    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::local::Mode;
+    use crate::storage::local::tests::{commit, small};
+
+    /// A store with `commits` commits of one page, each of which lies in its record.
+    fn store(commits: u64) -> (Simulated, LocalEngine, State) {
+        let disk = Simulated::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::create(&backend, &small()).unwrap();
+        let (engine, mut head) = LocalEngine::open(&backend, Mode::ReadWrite, &small()).unwrap();
+        for _ in 0..commits {
+            head = commit(&engine, &head, 0, 1, true).unwrap();
+        }
+        (disk, engine, head)
+    }
+
+    #[test]
+    fn packing_keeps_from_a_commit_that_is_there() {
+        let (disk, engine, _) = store(4);
+        pack(&engine, Tid(2), &[]).unwrap();
+        let files = disk.list("log").unwrap();
+        let again = pack(&engine, Tid(2), &[]).unwrap();
+        assert_eq!((again.forgotten, again.freed_pages, again.head.tid), (0, 0, Tid(4)));
+        assert!(matches!(
+            pack(&engine, Tid(1), &[]),
+            Err(StorageError::Forgotten { tid: Tid(1), oldest: Tid(2) })
+        ));
+        assert!(matches!(
+            pack(&engine, Tid(5), &[]),
+            Err(StorageError::NoCommit { tid: Tid(5), head: Tid(4) })
+        ));
+        assert_eq!(disk.list("log").unwrap(), files, "nothing was to do");
+    }
+}

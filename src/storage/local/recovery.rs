@@ -328,9 +328,10 @@ mod tests {
 
     use super::*;
     use crate::storage::backend::Backend;
-    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::backend::simulated::{Change, Simulated, Survival};
     use crate::storage::catalog::Catalog;
     use crate::storage::engine::Engine;
+    use crate::storage::local::log::Position;
     use crate::storage::local::tests::{commit, small, writers};
     use crate::storage::local::{Access, LocalEngine, Mode, log};
     use crate::storage::state::Space;
@@ -443,5 +444,27 @@ mod tests {
         assert!((0..5).any(|_| matches!(read(), Ok(Tid(1)))));
         log.write_at(&[&[7; 512]], 0).unwrap();
         assert!(open(&disk, Mode::ReadOnly).is_err(), "what stays damaged is damaged");
+    }
+
+    #[test]
+    fn a_torn_record_that_is_the_first_of_its_file_is_cut_there() {
+        let (disk, engine, mut head) = store(0);
+        while engine.log.tail().position.file == 0 {
+            head = commit(&engine, &head, 0, 1, true).unwrap();
+        }
+        drop(engine);
+        let changes = disk.changes();
+        let write = changes.iter().rposition(|change| matches!(change, Change::Write { .. }));
+        // Its metadata are there, its page is not.
+        let torn = Survival::Torn([[true; 8], [false; 8]].concat());
+        let torn = disk.crash_image(write.unwrap() + 1, |_, _| torn.clone()).unwrap();
+        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+        assert_eq!(found.tid.next(), head.tid);
+        // This one is so short that it would still fit into the file before.
+        let head = commit(&engine, &found, 0, 4, false).unwrap();
+        assert_eq!(engine.log.tail().position, Position { file: 1, page: 2 });
+        drop(engine);
+        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+        assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
     }
 }
