@@ -76,3 +76,41 @@ impl Store {
         })?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::backend::Backend;
+    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::catalog::CatalogChange;
+    use crate::storage::local::{LocalEngine, LocalOptions, Mode};
+
+    /// A store with this many commits.
+    fn store(commits: u64) -> Store {
+        let (disk, options) = (Simulated::new().unwrap(), LocalOptions::default());
+        let backend: Arc<dyn Backend> = Arc::new(disk);
+        LocalEngine::create(&backend, &options).unwrap();
+        let store = Store::open_on(&backend, Mode::ReadWrite, &options).unwrap();
+        for n in 0..commits {
+            let transaction = store.begin().unwrap();
+            let name = Arc::from(format!("g{n}"));
+            transaction.change(CatalogChange::CreateGroup { name }).unwrap();
+            transaction.commit().unwrap();
+        }
+        store
+    }
+
+    #[test]
+    fn nothing_is_packed_for_a_commit_that_has_not_happened() {
+        let store = store(3);
+        let refused = store.pack(Keep::From(Tid(4)));
+        assert!(matches!(
+            refused,
+            Err(TransactionError::Storage(StorageError::NoCommit { tid: Tid(4), head: Tid(3) }))
+        ));
+        assert_eq!(store.oldest(), Tid(0));
+        assert_eq!(store.pack(Keep::From(Tid(3))).unwrap().forgotten, 3);
+    }
+}

@@ -51,10 +51,8 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
     (
         "engine",
         &[
-            &[
-                stage("zbigarray", 60, &["storage::local", "--skip", "crash_tests"]),
-                stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"]),
-            ],
+            &[stage("zbigarray", 60, &["storage::local", "--skip", "crash_tests"])],
+            &[stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"])],
             &[
                 stage("zbigarray", 120, &["crash_tests", "--skip", "whichever_call"]),
                 stage("zbigarray", 180, &["crash_tests::whichever_call"]),
@@ -68,9 +66,9 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
             &[
                 stage("zbigarray", 30, &["txn::"]),
                 stage("it", 60, &["append", "connections", "persistence", "whole"]),
-                stage("it", 60, &["model::"]),
             ],
             &[
+                stage("it", 90, &["model::"]),
                 stage("it", 90, &["conformance", "--skip", "indexing"]),
                 stage("it", 180, &["crash_smoke", "concurrent"]),
             ],

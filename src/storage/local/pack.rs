@@ -498,4 +498,12 @@ mod tests {
         ));
         assert_eq!(disk.list("log").unwrap(), files, "nothing was to do");
     }
+
+    #[test]
+    fn readers_are_admitted_again_after_a_pack() {
+        let (disk, engine, head) = store(4);
+        pack(&engine, head.tid, &[]).unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(disk);
+        LocalEngine::open(&backend, Mode::ReadOnly, &small()).unwrap();
+    }
 }
