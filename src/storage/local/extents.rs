@@ -396,17 +396,22 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::Simulated;
+    use crate::storage::backend::{Access, Backend};
+    use crate::storage::extent::Extent;
     use std::sync::Arc;
 
     const WISH: Allocation = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
 
-    fn extents() -> Extents {
-        let disk: Arc<dyn Backend> = Arc::new(Simulated::new().unwrap());
-        let files = Files::new(disk, true);
+    fn on_disk() -> (Simulated, Extents) {
+        let disk = Simulated::new().unwrap();
+        let files = Files::new(Arc::new(disk.clone()), true);
         files.create_dir("data").unwrap();
-        Extents::new(files, 64, Space::default())
+        (disk, Extents::new(files, 64, Space::default()))
+    }
+
+    fn extents() -> Extents {
+        on_disk().1
     }
 
     /// What a transaction may do while another thread packs.
@@ -431,5 +436,118 @@ mod tests {
         extents.unpin(&Ranges::default());
         let (one, other) = (extents.allocate(&WISH).unwrap(), extents.allocate(&WISH).unwrap());
         assert_ne!(one, other);
+    }
+
+    fn pages(count: u32) -> Allocation {
+        Allocation { pages: count, ..WISH }
+    }
+
+    fn at(page: u64) -> Place {
+        Place { file: 0, page }
+    }
+
+    /// Pages 0 to 9 are in use, 10 to 14 in limbo, 15 to 17 not committed yet.
+    fn in_three_states() -> Extents {
+        let extents = extents();
+        extents.allocate(&pages(15)).unwrap();
+        let used = [(at(0), 10)].into_iter().fold(Space::default(), |mut space, (place, pages)| {
+            space.insert(place, pages);
+            space
+        });
+        extents.repack(used, [(at(10), 5)].into_iter().collect());
+        extents.free(at(10), 5);
+        assert_eq!(extents.allocate(&pages(3)).unwrap(), at(15));
+        extents
+    }
+
+    #[test]
+    fn pages_are_taken_while_they_are_used_in_limbo_or_not_committed() {
+        let extents = in_three_states();
+        assert_eq!(extents.taken_pages(), (18, 10));
+        assert!(extents.are_taken(at(0), 18));
+        assert!(!extents.are_taken(at(0), 19));
+        assert!(extents.has_limbo());
+        extents.unpin(&[(at(12), 3)].into_iter().collect());
+        assert!(extents.has_limbo() && extents.are_taken(at(12), 6));
+        assert!(!extents.are_taken(at(11), 1));
+        extents.unpin(&Ranges::default());
+        assert!(!extents.has_limbo());
+        assert_eq!(extents.taken_pages(), (13, 10));
+    }
+
+    #[test]
+    fn a_record_may_name_what_is_taken_and_what_lies_in_the_log() {
+        let extents = in_three_states();
+        let admitted = |place, pages: u32| {
+            let sums = vec![0; pages as usize].into_boxed_slice();
+            let source = Source::whole(Extent::new(place, pages, 1, sums).unwrap());
+            extents.admit([&source].into_iter())
+        };
+        admitted(at(0), 18).unwrap();
+        admitted(Place { file: IN_LOG, page: 100 }, 4).unwrap();
+        let refused = admitted(at(0), 19);
+        assert!(matches!(refused, Err(StorageError::Packed { place }) if place == at(0)));
+    }
+
+    #[test]
+    fn what_a_pack_forgot_is_counted() {
+        let extents = in_three_states();
+        let mut used = Space::default();
+        used.insert(at(0), 4);
+        assert_eq!(extents.repack(used, [(at(10), 2)].into_iter().collect()), 15 - 6);
+    }
+
+    #[test]
+    fn long_free_ranges_and_what_lies_behind_all_of_them_are_punched() {
+        let (disk, extents) = on_disk();
+        let all = extents.allocate(&pages(50)).unwrap();
+        extents.write(all, &[7; 50 * 4096]).unwrap();
+        let mut used = Space::default();
+        // Free are 1 to 16, 20 to 34 and 36 on.
+        [(0, 1), (17, 3), (35, 1)].into_iter().for_each(|(page, n)| used.insert(at(page), n));
+        extents.free(all, 50);
+        extents.repack(used, Ranges::default());
+        extents.punch().unwrap();
+        let file = disk.open(&data_path(0), Access::Read).unwrap();
+        let mut bytes = [0; 4096];
+        for page in 0..50 {
+            file.read_at(&mut bytes, page * PAGE_BYTES).unwrap();
+            let punched = (1..17).contains(&page) || page >= 36;
+            assert_eq!(bytes == [0; 4096], punched, "page {page}");
+        }
+    }
+
+    #[test]
+    fn the_write_back_of_a_long_run_is_begun_once() {
+        let (mut dirty, half) = (Dirty::default(), WRITEBACK_BYTES / 2);
+        assert_eq!(dirty.note(0, 4096, half), None);
+        assert_eq!(dirty.note(1, 4096 + half, half), None, "of another file");
+        assert_eq!(dirty.note(0, 4096 + half, half), Some((4096, 2 * half)));
+        assert_eq!(dirty.note(0, 4096 + 2 * half, half), None);
+        assert_eq!(dirty.note(0, 0, half), None, "not in one piece with it");
+        assert_eq!(dirty.note(0, half, half + 5), Some((0, 2 * half + 5)));
+        assert_eq!(dirty.files, BTreeSet::from([0, 1]));
+    }
+
+    #[test]
+    fn only_the_exact_name_of_a_data_file_is_one() {
+        assert_eq!(data_number(&data_path(12)["data/".len()..]), Some(12));
+        assert_eq!(data_number("2147483647.dat"), Some(IN_LOG - 1));
+        for name in ["12.dat", "+000000012.dat", "0000000012.dat.bak", "2147483648.dat"] {
+            assert_eq!(data_number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_as_long_as_commits_say_is_written_to() {
+        let (disk, extents) = on_disk();
+        extents.allocate(&pages(6)).unwrap();
+        disk.open(&data_path(0), Access::Write).unwrap().set_len(6 * PAGE_BYTES).unwrap();
+        let mut used = Space::default();
+        used.insert(at(0), 6);
+        let opened = || Extents::new(Files::new(Arc::new(disk.clone()), true), 64, used.clone());
+        assert_eq!(opened().allocate(&WISH).unwrap(), at(6));
+        disk.open(&data_path(0), Access::Write).unwrap().set_len(6 * PAGE_BYTES - 1).unwrap();
+        assert!(matches!(opened().allocate(&WISH), Err(StorageError::Corrupted { .. })));
     }
 }

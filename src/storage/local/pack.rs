@@ -468,6 +468,7 @@ mod tests {
     use crate::storage::backend::simulated::Simulated;
     use crate::storage::local::Mode;
     use crate::storage::local::tests::{commit, small};
+    use crate::units::PageRange;
 
     /// A store with `commits` commits of one page, each of which lies in its record.
     fn store(commits: u64) -> (Simulated, LocalEngine, State) {
@@ -505,5 +506,40 @@ mod tests {
         pack(&engine, head.tid, &[]).unwrap();
         let backend: Arc<dyn Backend> = Arc::new(disk);
         LocalEngine::open(&backend, Mode::ReadOnly, &small()).unwrap();
+    }
+
+    #[test]
+    fn a_page_of_the_old_log_lies_where_its_run_was_moved_or_nowhere() {
+        let old = |file, page| Place { file: IN_LOG | file, page };
+        let new = |page| Place { file: 0, page };
+        let mut moves = Moves::default();
+        moves.places.insert(old(1, 10), (4, new(100)));
+        moves.places.insert(old(1, 20), (2, new(200)));
+        assert_eq!(moves.of(old(1, 10)), Some(new(100)));
+        assert_eq!(moves.of(old(1, 13)), Some(new(103)));
+        assert_eq!(moves.of(old(1, 21)), Some(new(201)));
+        for nowhere in [old(1, 9), old(1, 14), old(1, 22), old(2, 20), old(0, 10)] {
+            assert_eq!(moves.of(nowhere), None, "{nowhere:?}");
+        }
+        assert_eq!(moves.of(new(7)), Some(new(7)), "data files stay");
+    }
+
+    #[test]
+    fn of_an_extent_the_units_that_a_segment_touches_are_kept() {
+        let place = Place { file: 3, page: 50 };
+        let extent = Arc::new(Extent::new(place, 10, 4, Box::from([70, 71, 72])).unwrap());
+        let cut = |skip: u32, pages: u64| {
+            let source = Source::Extent { extent: Arc::clone(&extent), skip };
+            let pages = PageRange::at(1000, pages);
+            let trimmed = trimmed(&Segment { pages, source });
+            assert_eq!(trimmed.pages, pages);
+            let Source::Extent { extent, skip } = trimmed.source else { panic!("a hole") };
+            (extent.place().page, extent.pages(), skip, extent.sums().to_vec())
+        };
+        assert_eq!(cut(5, 2), (54, 4, 1, vec![71]));
+        assert_eq!(cut(3, 2), (50, 8, 3, vec![70, 71]));
+        assert_eq!(cut(7, 3), (54, 6, 3, vec![71, 72]));
+        assert_eq!(cut(8, 2), (58, 2, 0, vec![72]));
+        assert_eq!(cut(0, 10), (50, 10, 0, vec![70, 71, 72]));
     }
 }
