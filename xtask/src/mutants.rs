@@ -51,7 +51,10 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
     (
         "engine",
         &[
-            &[stage("zbigarray", 60, &["storage::local", "--skip", "crash_tests"])],
+            &[
+                stage("zbigarray", 20, &["free_space", "extents", "recovery::", "local::pack"]),
+                stage("zbigarray", 60, &["storage::local", "--skip", "crash_tests"]),
+            ],
             &[stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"])],
             &[
                 stage("zbigarray", 120, &["crash_tests", "--skip", "whichever_call"]),
