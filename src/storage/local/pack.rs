@@ -522,6 +522,14 @@ mod tests {
             assert_eq!(moves.of(nowhere), None, "{nowhere:?}");
         }
         assert_eq!(moves.of(new(7)), Some(new(7)), "data files stay");
+        let of = |place| {
+            let extent = Arc::new(Extent::new(place, 2, 1, Box::from([5, 6])).unwrap());
+            moves.source(&Source::Extent { extent, skip: 1 })
+        };
+        let Ok(Source::Extent { extent, skip: 1 }) = of(old(1, 11)) else { panic!("it was moved") };
+        assert_eq!((extent.place(), extent.sums()), (new(101), &[5, 6][..]));
+        let error = of(old(1, 9)).unwrap_err().to_string();
+        assert!(error.starts_with("log/0000000001.log is damaged"), "{error}");
     }
 
     #[test]
