@@ -26,6 +26,7 @@ mod frame;
 mod free_space;
 mod log;
 mod log_header;
+mod names;
 mod pack;
 mod recovery;
 mod segment_file;
