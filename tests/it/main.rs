@@ -8,6 +8,8 @@
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
+mod casting;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;
