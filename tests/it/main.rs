@@ -14,7 +14,7 @@ mod concurrent;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-mod crash_smoke;
+mod failing_calls;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
