@@ -110,18 +110,17 @@ fn many_rows_are_cast_part_by_part_in_either_order() {
         let name = format!("{order:?}");
         let shape = if order == Order::C { [1, 3] } else { [3, 1] };
         let mut array = transaction.create_with::<u8, Ix2>(&name, &shape, &options).unwrap();
-        let rows = Array1::from_iter((0..6_000_000).map(f64::from));
+        let numbers = Array1::from_iter((0..6_000_000_u32).map(|number| number as u8));
         let shape = if order == Order::C { (2_000_000, 3) } else { (3, 2_000_000) };
-        let rows = rows.into_shape_with_order(shape).unwrap();
-        let rows = rows.mapv(|number| (number % 256.0) as f32);
-        array.append_cast(&rows).unwrap();
+        let numbers = numbers.into_shape_with_order(shape).unwrap();
+        array.append_cast(&numbers.mapv(f32::from)).unwrap();
         let view = array.view().unwrap();
         let (first, rest) = match order {
             Order::C => view.split_at(Axis(0), 1),
             Order::F => view.split_at(Axis(1), 1),
         };
         assert!(first.iter().all(|&number| number == 0));
-        assert_eq!(rest, rows.mapv(|number| number as u8));
+        assert_eq!(rest, numbers);
     }
 }
 
