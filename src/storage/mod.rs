@@ -6,7 +6,7 @@
 //!   log/<n>.log        commit records; append-only; a torn tail is cut at open
 //!   data/<n>.dat       extents; allocated before they are written; never truncated
 //!   checkpoint/<tid>   the state as of tid; written aside, synced, renamed; can be deleted
-//!   shared             lock byte ranges: one writer, any number of readers
+//!   shared             lock byte ranges and words: who is there, the newest commit
 //! ```
 //!
 //! # Invariants
@@ -32,5 +32,6 @@ pub mod local;
 pub mod planted;
 pub mod record;
 pub mod state;
+pub mod words;
 
 pub use error::StorageError;

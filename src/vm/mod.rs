@@ -23,7 +23,8 @@
 //! 1. Who owns a reservation decides alone what lies in it; nobody else maps over its addresses.
 //! 2. Bytes of a file never change while they are placed, and the file is not cut off. The layer
 //!    that places them promises this; `&[u8]` into a mapping is sound only with it.
-//! 3. Nothing here writes to a file: private mappings have no way back.
+//! 3. Nothing here writes to a file but [`shared`], which holds words and no data: private mappings
+//!    have no way back.
 //! 4. Nothing here keeps state about the process beside the budget, so a forked child can go on
 //!    using its copy of a mapping; its dirty pages are its own and those it inherited (fact K-40).
 //!
@@ -48,6 +49,9 @@ mod populate;
 #[expect(unsafe_code, reason = "owns addresses and gives out slices of them")]
 pub mod reservation;
 mod runs;
+#[cfg(not(miri))]
+#[expect(unsafe_code, reason = "maps words that other processes change")]
+pub mod shared;
 #[expect(unsafe_code, reason = "calls the kernel")]
 mod sys;
 
@@ -57,5 +61,7 @@ pub use error::MapError;
 pub use mapping::{Advice, Content, Mapping, Run};
 pub use populate::populate;
 pub use reservation::Reservation;
+#[cfg(not(miri))]
+pub use shared::SharedMemory;
 pub use sys::bus::Label;
 pub use sys::mmap::Access;

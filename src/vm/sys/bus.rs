@@ -7,16 +7,18 @@
 //! ```
 //!
 //! The kernel sends SIGBUS to a thread that touches a page behind the end of its file, one that
-//! the disk does not give, or one whose memory is broken. Nobody can make that access succeed: the
-//! handler says which array it was and passes the signal on to whoever handled it before.
+//! the disk does not give, or one whose memory is broken. Where data should be nobody can make that
+//! access succeed: the handler says which array it was and passes the signal on to whoever handled
+//! it before. Memory that is only a hint is replaced by zeros instead, and the access goes on.
 //!
 //! # Invariants
 //!
-//! 1. The handler calls nothing but `write`, `sigaction` and the handler before it, takes no lock
-//!    and allocates nothing (signal-safety(7)).
+//! 1. The handler calls nothing but `write`, `mmap`, `sigaction` and the handler before it, takes no
+//!    lock and allocates nothing (signal-safety(7)).
 //! 2. Entries are never freed, only used again, so the handler can walk the list at any moment.
-//! 3. An entry with a length has a label, which stays as long as the length. Whoever faults inside
-//!    of a range uses memory of its owner, who is alive, so the label does not go meanwhile.
+//! 3. An entry with a length has a label, or is to be replaced, and that stays as long as the length.
+//!    Whoever faults inside of a range uses memory of its owner, who is alive, so the label does not
+//!    go meanwhile.
 //!
 //! # Failure
 //!
@@ -27,6 +29,8 @@ use std::fmt::{self, Write};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use crate::units::PAGE_LEN;
 
 /// What to say about memory that cannot be read.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ struct Entry {
     taken: AtomicBool,
     base: AtomicUsize,
     len: AtomicUsize,
-    // Invariant 3.
+    // Invariant 3. Null if the memory is to be replaced.
     label: AtomicPtr<Label>,
     next: OnceLock<Box<Entry>>,
 }
@@ -130,6 +134,24 @@ impl fmt::Debug for Labelled {
     }
 }
 
+/// A range of addresses whose pages are replaced by zeros if they cannot be had, until this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    _entry: Labelled,
+}
+
+impl Replaced {
+    /// Says so of `[base, base + len)`, which the caller owns and maps whole pages of.
+    pub(crate) fn new(base: NonNull<u8>, len: usize) -> Self {
+        install();
+        let entry = Entry::take();
+        entry.base.store(base.as_ptr().addr(), Ordering::Release);
+        entry.len.store(len, Ordering::Release);
+        Self { _entry: Labelled(entry) }
+    }
+}
+
 /// Installs the handler, once.
 fn install() {
     // Miri has no signals.
@@ -155,9 +177,25 @@ extern "C" fn on_bus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     // SAFETY: SIGBUS has an address.
     let address = unsafe { info_ref.si_addr() }.addr();
     if let Some(entry) = Entry::find(address) {
+        if entry.label.load(Ordering::Acquire).is_null() && replace(address) {
+            return;
+        }
         say(entry, address);
     }
     pass_on(signal, info, context);
+}
+
+/// Puts a page of zeros, private to this process, where `address` is.
+fn replace(address: usize) -> bool {
+    let page = address & !(PAGE_LEN - 1);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page belongs to a `Replaced`, which uses it by atomic accesses only: to them it
+    // is a store of zeros by somebody else.
+    let got = unsafe {
+        libc::mmap(ptr::without_provenance_mut(page), PAGE_LEN, protection, flags, -1, 0)
+    };
+    got != libc::MAP_FAILED
 }
 
 /// One sentence about `address`, which lies in the range of `entry`.

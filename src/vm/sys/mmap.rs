@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Every mapping is `MAP_PRIVATE | MAP_NORESERVE`: writes stay in this process, and the kernel
-//!    does not count the size of a view against its commit limit (fact K-21).
+//! 1. Every mapping but those of `map_shared` is `MAP_PRIVATE | MAP_NORESERVE`: writes stay in this
+//!    process, and the kernel does not count the size of a view against its commit limit (K-21).
 //! 2. Only `map_file`, `map_zeros` and `close` use `MAP_FIXED`, which replaces what was there.
 //!
 //! # Failure
@@ -126,6 +126,18 @@ pub(crate) unsafe fn map_file(
         libc::mmap(at.as_ptr().cast(), len, access.protection(), flags, file.as_raw_fd(), offset)
     };
     mapped(got).map(drop)
+}
+
+/// Maps the first `len` bytes of `file` where the kernel likes, shared with all who map them.
+pub(crate) fn map_shared(
+    file: BorrowedFd<'_>,
+    len: usize,
+    writable: bool,
+) -> Result<NonNull<u8>, SysError> {
+    let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    let (flags, fd) = (libc::MAP_SHARED, file.as_raw_fd());
+    // SAFETY: without MAP_FIXED the kernel takes addresses that nothing uses.
+    mapped(unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) })
 }
 
 /// Maps `len` bytes of anonymous memory.
