@@ -14,7 +14,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Where NumPy's result is the same on all machines, it is ours: `tests/it/casting.rs` asks it.
+//! 1. Where NumPy's result is the same on all machines, it is ours: `tests/it/numpy_casting.rs`
+//!    asks it.
 //!
 //! # Failure
 //!

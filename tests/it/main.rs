@@ -8,8 +8,6 @@
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
-mod casting;
-#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;
@@ -21,5 +19,7 @@ mod golden;
 mod kernel;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod numpy_casting;
 #[cfg(test)]
 mod numpy_pure;

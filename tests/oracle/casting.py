@@ -4,7 +4,7 @@
 
 One JSON object per line: from and to (type strings), given and cast (bytes in hexadecimal). Values
 whose cast C leaves to the processor, floats that the integer cannot hold, are not among them.
-`tests/it/casting.rs` runs this file and compares. Nothing here is random but by SEED.
+`tests/it/numpy_casting.rs` runs this file and compares. Nothing here is random but by SEED.
 """
 
 import json
