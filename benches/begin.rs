@@ -63,7 +63,7 @@ fn begin_us(store: &Store, blocks: usize, changed: usize, numbers: &mut Numbers)
 }
 
 fn read_one(store: &Store) -> Outcome<()> {
-    let transaction = store.begin_read();
+    let transaction = store.begin_read()?;
     let array = transaction.open::<f64, Ix1>(stores::NAME)?;
     black_box(array.view()?[0]);
     Ok(())

@@ -63,7 +63,7 @@ fn repeated(mut turn: impl FnMut() -> Outcome<f64>) -> Outcome<Vec<f64>> {
 fn open_empty(path: &Path) -> Outcome<f64> {
     let opened = || {
         let store = stores::reopened(path)?;
-        let transaction = store.begin_read();
+        let transaction = store.begin_read()?;
         assert!(transaction.catalog().array("nothing").is_none());
         drop(transaction);
         Outcome::Ok(store)
@@ -74,7 +74,7 @@ fn open_empty(path: &Path) -> Outcome<f64> {
 fn open_element(path: &Path, name: &str, element: u64) -> Outcome<f64> {
     let opened = || {
         let store = stores::reopened(path)?;
-        let transaction = store.begin_read();
+        let transaction = store.begin_read()?;
         let array = transaction.open::<f64, Ix1>(name)?;
         black_box(array.rows(element..element + 1)?[0]);
         drop(array);
@@ -118,6 +118,7 @@ fn build_scattered(path: &Path, blocks: usize) -> Outcome<()> {
         let (tid, base) = (state.tid.next(), state.tid);
         let (time_ns, note, catalog) = (state.time_ns, Arc::from(""), Vec::new());
         let record = engine.append(&Draft { tid, base, time_ns, note, catalog, data })?;
+        engine.settle(record.tid)?;
         state = state.apply(&record)?;
     }
     engine.checkpoint(&state)?;

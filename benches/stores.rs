@@ -45,7 +45,7 @@ pub(crate) fn reopened(path: &Path) -> Outcome<Store> {
 
 /// The sum of the array, through one view of all of it.
 pub(crate) fn sum(store: &Store) -> Outcome<f64> {
-    let transaction = store.begin_read();
+    let transaction = store.begin_read()?;
     let array = transaction.open::<f64, Ix1>(NAME)?;
     let view = array.view()?;
     Ok(view.sum())

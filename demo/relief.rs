@@ -23,11 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(path, OpenOptions::default())?;
     let metres: i16 = metres.parse()?;
 
-    let before = checksum(&store.begin_read(), name)?;
+    let before = checksum(&store.begin_read()?, name)?;
     let transaction = store.begin()?;
     transaction.open::<i16, Ix2>(name)?.view_mut()?.fill(0);
     transaction.abort();
-    assert_eq!(checksum(&store.begin_read(), name)?, before, "an aborted flood left no trace");
+    assert_eq!(checksum(&store.begin_read()?, name)?, before, "an aborted flood left no trace");
 
     let transaction = store.begin()?;
     let mut relief = transaction.open::<i16, Ix2>(name)?;
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(relief);
     let tid = transaction.commit_with_note(&format!("raise the middle by {metres} m"))?;
 
-    println!("commit {tid}: sum of heights {before} -> {}", checksum(&store.begin_read(), name)?);
+    println!("commit {tid}: sum of heights {before} -> {}", checksum(&store.begin_read()?, name)?);
     Ok(())
 }
 

@@ -31,7 +31,7 @@ fn descriptors_do_not_grow_with_arrays_views_and_transactions() {
     }
     transaction.commit().unwrap();
     let before = descriptors();
-    let readers: Vec<_> = (0..20).map(|_| store.begin_read()).collect();
+    let readers: Vec<_> = (0..20).map(|_| store.begin_read().unwrap()).collect();
     for reader in &readers {
         for at in 0..50 {
             let array = reader.open::<u8, Ix1>(&format!("a{at}")).unwrap();
@@ -70,7 +70,7 @@ fn bulk_calls_stage_what_they_write_so_that_memory_does_not_bound_a_transaction(
     drop(array);
     drop(strided);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u64, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert_eq!((view.len(), view[5], view[(2 << 20) + 5]), (48 << 20, 5, 5));
@@ -172,7 +172,7 @@ fn larger_than_memory(path: &Path) {
     transaction.commit().unwrap();
     drop(store);
     let store = Store::open(path, OpenOptions::default()).unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u64, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert!(view.iter().enumerate().all(|(at, &value)| value == at as u64));

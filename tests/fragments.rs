@@ -41,7 +41,7 @@ fn a_transaction_lets_go_of_arrays_without_handle_and_keeps_what_was_stored_in_t
     assert_eq!(view.sum(), 0, "a view that is alive stays mapped");
     drop(kept);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     for at in (0..9_000u64).step_by(7) {
         let array = reader.open::<u64, Ix1>(&format!("a{at}")).unwrap();
         assert_eq!(array.view().unwrap().to_vec(), [0, 0, 0, at, 0, 0, 0, 0, 0, 0]);
@@ -72,7 +72,7 @@ fn an_array_in_more_pieces_than_there_are_mappings_is_one_view_all_the_same() {
     drop(array);
     transaction.commit().unwrap();
 
-    let transaction = store.begin_read();
+    let transaction = store.begin_read().unwrap();
     let array = transaction.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     let mappings = mappings_count();

@@ -132,7 +132,7 @@ fn bytes_that_somebody_changed_or_punched_are_found_by_the_first_call_that_copie
     drop(array);
     transaction.commit().unwrap();
     let store = reopened(store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(opened(&reader).read(format!("{inside}").as_str()).unwrap().sum(), 7);
 }
 
@@ -191,7 +191,7 @@ fn a_program_that_touches_a_lost_page_is_told_which_before_it_ends() {
 #[ignore = "ends by SIGBUS; run in a process of its own by the test above"]
 fn own_process_sums_a_view_whose_file_was_cut() {
     let store = store_of_child();
-    let transaction = store.begin_read();
+    let transaction = store.begin_read().unwrap();
     let array = opened(&transaction);
     let view = array.view().unwrap();
     let file = data_file(store.path());
@@ -267,7 +267,7 @@ fn calls_on_an_array_on_a_failing_disk_say_where() {
     let Some(disk) = Disk::new() else { return };
     // What this process wrote itself is known to be good: it asks the kernel only.
     let store = on_failing_disk(&disk);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = opened(&reader);
     disk.fail();
     let written_here = place(array.ensure("..."));
@@ -276,7 +276,7 @@ fn calls_on_an_array_on_a_failing_disk_say_where() {
     drop(array);
     drop(reader);
     let store = reopened(store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = opened(&reader);
     assert_eq!(place(array.ensure("...")).0, written_here.0);
     assert_eq!(array.read(":4096").unwrap().len(), 4096);
@@ -298,7 +298,7 @@ fn a_program_that_touches_a_page_the_disk_does_not_give_is_told_which_before_it_
 #[ignore = "ends by SIGBUS; run in a process of its own by the test above"]
 fn own_process_sums_a_view() {
     let store = Store::open(std::env::var_os(STORE).unwrap(), OpenOptions::read_only()).unwrap();
-    let transaction = store.begin_read();
+    let transaction = store.begin_read().unwrap();
     let array = opened(&transaction);
     let view = array.view().unwrap();
     println!("{}", view.iter().map(|&value| u64::from(value)).sum::<u64>());
@@ -337,7 +337,7 @@ fn a_program_that_stores_more_than_memory_through_a_view_is_killed_and_the_store
     assert!(said.contains("about to store"), "{said}");
     let store = Store::open(&path, OpenOptions::default()).unwrap();
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(
         opened(&reader).read("::2097152").unwrap().into_raw_vec_and_offset().0,
         [1, 2, 3, 4]
@@ -369,7 +369,7 @@ fn bulk_calls_of_more_than_memory_finish() {
     assert!(output.status.success(), "{:?} {said}", output.status);
     let store = Store::open(&path, OpenOptions::default()).unwrap();
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u64, Ix1>("b").unwrap();
     let wrong = array.view().unwrap().iter().enumerate().find_map(|(at, &value)| {
         let want = if at % 2 == 0 { 5 } else { 8 };

@@ -60,7 +60,7 @@ fn views_of_one_transaction_follow_each_other() {
     drop(shared);
     drop(array);
     transaction.commit().unwrap();
-    let read = store.begin_read();
+    let read = store.begin_read().unwrap();
     assert_eq!(read.open::<i64, Ix2>("a").unwrap().view().unwrap()[[2, 0]], 6);
 }
 
@@ -119,7 +119,7 @@ fn a_snapshot_stays_what_it_is_while_others_commit_undo_and_pack() {
         transaction.commit().unwrap()
     };
     write(1);
-    let snapshot = store.begin_read();
+    let snapshot = store.begin_read().unwrap();
     let array = snapshot.open::<i64, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     let last = write(2);
@@ -156,7 +156,7 @@ fn threads_that_write_different_pages_both_commit() {
             });
         }
     });
-    let read = store.begin_read();
+    let read = store.begin_read().unwrap();
     let array = read.open::<i64, Ix1>("a").unwrap();
     assert_eq!(array.view().unwrap().sum(), 2 * 2 * PER_PAGE as i64);
 }

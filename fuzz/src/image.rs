@@ -30,6 +30,7 @@ pub(crate) fn options() -> LocalOptions {
         log_roll_bytes: 40 << 10,
         data_file_pages: 64,
         checkpoint_bytes_min: 1 << 30,
+        ..LocalOptions::default()
     }
 }
 

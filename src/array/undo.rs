@@ -82,10 +82,10 @@ mod tests {
         drop(transaction.create::<u8, Ix1>("h/i/b", &[3]).unwrap());
         transaction.change(CatalogChange::Tag { tag: Arc::from("v"), tid: Some(first) }).unwrap();
         let second = transaction.commit().unwrap();
-        assert_eq!(values(&store.begin_read()), [9, 2, 3, 4]);
+        assert_eq!(values(&store.begin_read().unwrap()), [9, 2, 3, 4]);
 
         let undone = store.undo(second).unwrap();
-        let now = store.begin_read();
+        let now = store.begin_read().unwrap();
         assert_eq!(values(&now), [1, 2, 3]);
         let unit = Arc::clone(&now.catalog().array("g/a").unwrap().attributes["unit"]);
         assert_eq!(&*unit, "\"m\"");
@@ -115,7 +115,7 @@ mod tests {
         set("1", 3);
         assert!(matches!(store.undo(first), Err(UndoError::Commit(CommitError::Conflict(_)))));
         store.undo(other_page).unwrap();
-        assert_eq!(values(&store.begin_read())[1999], 0);
+        assert_eq!(values(&store.begin_read().unwrap())[1999], 0);
         let none = store.undo(Tid(99));
         assert!(matches!(none, Err(UndoError::Commit(CommitError::NotCommitted(_)))));
     }

@@ -124,7 +124,7 @@ fn measure_all(
     let store = Store::create(directory.join("store"), CreateOptions::default())?;
     let store_write = measure_store_write(&store, &piece, elements, output, interrupt)?;
     let map = file.map()?;
-    let transaction = store.begin_read();
+    let transaction = store.begin_read()?;
     let array = transaction.open::<f64, Ix1>(NAME)?;
     let view = array.view()?;
     let (ours, theirs) = (view.to_slice().unwrap_or_default(), map.elements());

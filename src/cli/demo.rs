@@ -195,7 +195,7 @@ impl Work {
         drop((progress, store));
         run.written = since(before);
         let store = Store::open(directory, OpenOptions::read_only())?;
-        let transaction = store.begin_read();
+        let transaction = store.begin_read()?;
         let array = transaction.open::<f64, Ix1>(NAME)?;
         let view = array.view()?;
         self.sum_twice(view.to_slice().unwrap_or_default(), "store: sum", &mut run)?;

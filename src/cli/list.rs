@@ -359,7 +359,7 @@ impl Du {
     /// Runs the command.
     pub(crate) fn run(self, output: Output) -> Result<(), Error> {
         let store = self.store.open_to_read()?;
-        let (transaction, usage) = (store.begin_read(), store.usage()?);
+        let (transaction, usage) = (store.begin_read()?, store.usage()?);
         let catalog = transaction.catalog();
         let mut arrays = Vec::new();
         for (name, node) in catalog.names().filter(|(name, _)| name.starts_with(&*self.prefix)) {

@@ -151,7 +151,7 @@ impl At {
     fn begin(&self, store: &Store) -> Result<Transaction, Error> {
         match &self.at {
             Some(text) => Ok(store.at(values::commit(store, text)?)?),
-            None => Ok(store.begin_read()),
+            None => Ok(store.begin_read()?),
         }
     }
 }

@@ -287,7 +287,7 @@ impl Attrs {
     pub(crate) fn run(self, output: Output) -> Result<(), Error> {
         if self.set.is_empty() && self.unset.is_empty() {
             let store = self.store.open_to_read()?;
-            return self.show(&store.begin_read(), output);
+            return self.show(&store.begin_read()?, output);
         }
         let store = self.store.open_to_write()?;
         let transaction = store.begin()?;

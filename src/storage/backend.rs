@@ -25,6 +25,7 @@ mod interpreted;
 pub mod simulated;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use directory::Directory;
 
 use super::StorageError;
 use super::planted::{Bug, planted};
+use super::words::SharedWords;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// What a file is opened for.
@@ -211,8 +213,27 @@ pub trait BackendFile: Send + Sync {
     /// The system's answer.
     fn try_lock(&self, byte: u64, lock: ByteLock) -> io::Result<bool>;
 
+    /// A byte of `bytes` on which another open file has a lock.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer.
+    fn locked_by_others(&self, bytes: &Range<u64>) -> io::Result<Option<u64>>;
+
     /// The descriptor, for mapping.
     fn fd(&self) -> Arc<OwnedFd>;
+}
+
+/// Maps so many words of a file, to be written or not. The layer above knows how.
+pub type MapWords = fn(Arc<OwnedFd>, usize, bool) -> io::Result<Arc<dyn SharedWords>>;
+
+/// When process `pid` was started, in ticks of the kernel: with the pid it names one process for
+/// all times. 0 if there is none.
+pub(super) fn process_start(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the last parenthesis may hold anything.
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 /// Remembers that a write failed (invariant 2).
@@ -470,6 +491,10 @@ impl StoreFile {
 
     pub(super) fn try_lock(&self, byte: u64, lock: ByteLock) -> Result<bool, StorageError> {
         self.file.try_lock(byte, lock).map_err(|error| self.failed("lock", 0, error))
+    }
+
+    pub(super) fn locked_by_others(&self, bytes: &Range<u64>) -> Result<Option<u64>, StorageError> {
+        self.file.locked_by_others(bytes).map_err(|error| self.failed("lock", 0, error))
     }
 
     /// The error that says what is wrong at a byte of this file.

@@ -1,8 +1,8 @@
 //! What every engine provides: immutable blobs, and one totally ordered log of commits.
 //!
 //! ```text
-//! commit:   write extents -> sync -> (commit lock) check newer records -> append record -> publish
-//!           BlobStore                                                     CommitLog
+//! commit:   write extents -> sync -> (commit lock) catch up, check, append -> settle
+//!           BlobStore                 CommitLog
 //! ```
 //!
 //! Layers above know only these traits; whether bytes lie in local files, in another database or
@@ -11,11 +11,12 @@
 //! # Invariants
 //!
 //! 1. The log is the truth. Everything else an engine keeps can be rebuilt from it.
-//! 2. `append` returns `Ok` only after the record is durable.
+//! 2. A record is durable when `settle` has returned `Ok` for it; before, nobody may be told of it.
 //! 3. Space that a kept record, the head or a pinned state names is never given out.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::StorageError;
 use super::extent::{Extent, Place};
@@ -118,15 +119,68 @@ pub trait UnnamedFile {
     fn finish(self: Box<Self>) -> ExtentFile;
 }
 
-/// Total order.
+/// The commit lock, given back when dropped.
+pub struct CommitLock<'a>(Option<Box<dyn FnOnce() + 'a>>);
+
+impl<'a> CommitLock<'a> {
+    /// A lock that `release` gives back.
+    pub fn new(release: impl FnOnce() + 'a) -> Self {
+        Self(Some(Box::new(release)))
+    }
+}
+
+impl Drop for CommitLock<'_> {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.take() {
+            release();
+        }
+    }
+}
+
+/// Total order, over all processes.
 pub trait CommitLog: Send + Sync {
-    /// Appends one record and makes it durable. The caller holds the commit lock.
+    /// Takes the commit lock: until it is dropped no other process commits or packs. Threads of
+    /// this process exclude each other by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Busy`] if another process does not give it back for a long time.
+    fn lock(&self) -> Result<CommitLock<'_>, StorageError>;
+
+    /// Reads what other processes appended and returns the newest commit, which may not be durable
+    /// yet. The caller holds the commit lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the log is damaged or cannot be read.
+    fn catch_up(&self) -> Result<Tid, StorageError>;
+
+    /// Appends one record. The caller holds the commit lock and has caught up.
     ///
     /// # Errors
     ///
     /// [`StorageError::NoSpace`] if nothing was written. [`StorageError::Unknown`] if the record
     /// may or may not be durable: reopening tells.
     fn append(&self, draft: &Draft<'_>) -> Result<Record, StorageError>;
+
+    /// Makes commit `tid`, which was appended, durable, and tells the other processes. Commits that
+    /// wait at the same time share one sync.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Unknown`] if the record may or may not be durable: reopening tells.
+    fn settle(&self, tid: Tid) -> Result<(), StorageError>;
+
+    /// The newest durable commit, of whatever process; the log is read up to it. Costs a few loads
+    /// if there is none that is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the log is damaged or cannot be read.
+    fn newest(&self) -> Result<Tid, StorageError>;
+
+    /// Waits until the newest durable commit may be another than `seen`, at most `timeout`.
+    fn wait(&self, seen: Tid, timeout: Duration);
 
     /// The records after commit `after` up to `until`, in order, without gaps.
     ///
@@ -139,6 +193,50 @@ pub trait CommitLog: Send + Sync {
     fn oldest(&self) -> Tid;
 }
 
+/// A process that has the store open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its number.
+    pub pid: u32,
+    /// Whether the process that has this number now is the one that opened the store.
+    pub is_same_process: bool,
+    /// When it opened the store: nanoseconds since 1970.
+    pub opened_ns: i64,
+    /// The oldest snapshot it looks at.
+    pub snapshot: Option<Tid>,
+    /// Since when: nanoseconds since 1970.
+    pub snapshot_since_ns: Option<i64>,
+    /// Whether it was told that its older snapshots are over.
+    pub is_expired: bool,
+    /// Whether it is the caller itself.
+    pub is_self: bool,
+}
+
+/// Other processes that have the same store open.
+pub trait Company {
+    /// Says which snapshot this process looks at that is the oldest, and the oldest generation of
+    /// those it looks at. Space that they name is kept from then on, unless it was given up
+    /// before: whoever pins compares with [`floor`](Self::floor) afterwards.
+    fn pin(&self, oldest: Option<Tid>, generation: u64);
+
+    /// The oldest commit that may be pinned.
+    fn floor(&self) -> Tid;
+
+    /// The commit before which the snapshots of this process are over: they kept too much.
+    fn expired(&self) -> Option<Tid>;
+
+    /// Changes when history was packed away: then states that were loaded before are about files
+    /// that go when nobody has them pinned.
+    fn generation(&self) -> u64;
+
+    /// The processes that have the store open.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the locks cannot be examined.
+    fn members(&self) -> Result<Vec<Member>, StorageError>;
+}
+
 /// What `pack` did.
 #[derive(Clone)]
 pub struct Packed {
@@ -148,6 +246,8 @@ pub struct Packed {
     pub freed_pages: u64,
     /// Commits that were forgotten.
     pub forgotten: u64,
+    /// The oldest commit that was kept.
+    pub oldest: Tid,
 }
 
 /// What lies on the disk, in bytes.
@@ -166,7 +266,7 @@ pub struct Usage {
 }
 
 /// A complete engine.
-pub trait Engine: BlobStore + CommitLog {
+pub trait Engine: BlobStore + CommitLog + Company {
     /// The state as of commit `tid`.
     ///
     /// # Errors
@@ -186,12 +286,21 @@ pub trait Engine: BlobStore + CommitLog {
     fn checkpoint(&self, state: &State) -> Result<State, StorageError>;
 
     /// Forgets the history before commit `keep`; space that neither it, later commits nor the
-    /// states in `pinned` name becomes free. The caller holds the commit lock.
+    /// states in `pinned` name becomes free. The caller holds the commit lock and has caught up.
+    ///
+    /// History that other processes look at is kept too, unless it holds more bytes than
+    /// `held_bytes_max`: then they are told that it is over, and no more of it is kept than there
+    /// is now.
     ///
     /// # Errors
     ///
     /// [`StorageError`]; the store is then as it was before, or as it is after.
-    fn pack(&self, keep: Tid, pinned: &[Arc<State>]) -> Result<Packed, StorageError>;
+    fn pack(
+        &self,
+        keep: Tid,
+        pinned: &[Arc<State>],
+        held_bytes_max: u64,
+    ) -> Result<Packed, StorageError>;
 
     /// Space held back for states that were pinned during `pack` and of which now only those in
     /// `pinned` are left becomes free.

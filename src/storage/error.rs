@@ -132,6 +132,41 @@ pub enum StorageError {
         /// What the other one does.
         who: String,
     },
+    /// Another process has the commit lock and does not give it back: it is stopped, or very slow.
+    /// As soon as it goes on or ends, so do the others.
+    #[error(
+        "process {pid} has been committing to {path} for {seconds} s and does not end; if it is \
+         stopped, continue or end it, and try again"
+    )]
+    Busy {
+        /// Store.
+        path: String,
+        /// Who has the lock; 0 if it did not say.
+        pid: u32,
+        /// For how long.
+        seconds: u64,
+    },
+    /// The snapshot was given up because it held more space than was allowed.
+    #[error(
+        "the snapshot of commit {tid} has expired: it kept more space than packing allows; begin \
+         again"
+    )]
+    Expired {
+        /// The commit.
+        tid: Tid,
+    },
+    /// A file system on which processes cannot share a store safely.
+    #[error(
+        "{path} lies on {kind}, a network file system: locks and shared memory of several machines \
+         are not dependable there, and a commit could be lost or torn; copy the store to a local \
+         disk, or open it for reading and say that it may lie there"
+    )]
+    NetworkFileSystem {
+        /// Store.
+        path: String,
+        /// Which one.
+        kind: &'static str,
+    },
     /// A change of names or metadata is impossible.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::conflict::{Changes, first_conflict};
 use super::error::{CommitError, TransactionError};
 use super::session::Context;
-use super::store::Shared;
+use super::store::{Head, Shared};
 use super::transaction::{Inner, Transaction, take_over};
 use super::working::Working;
 use super::write_out;
@@ -33,15 +33,15 @@ pub(super) fn commit(
     note: &str,
 ) -> Result<Tid, CommitError> {
     let cx = transaction.context();
-    let shared = &transaction.shared;
+    let (shared, generation) = (&transaction.shared, transaction.pin.generation());
     let result = if inner.poisoned {
         Err(TransactionError::Poisoned.into())
     } else if transaction.writes {
-        steps(shared, &cx, &mut inner, note)
+        steps(shared, &cx, &mut inner, note, generation)
     } else {
         Ok(inner.session.state.tid)
     };
-    shared.end(inner, &cx);
+    shared.end(inner, generation, &cx);
     if result.is_ok() {
         shared.checkpoint_if_due();
     }
@@ -53,6 +53,7 @@ fn steps(
     cx: &Context<'_>,
     inner: &mut Inner,
     note: &str,
+    generation: u64,
 ) -> Result<Tid, CommitError> {
     if note.len() > NOTE_BYTES_MAX {
         let what = "the note of a commit has at most 65536 bytes".to_owned();
@@ -65,26 +66,53 @@ fn steps(
     if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
         return Ok(inner.session.state.tid);
     }
-    let record = {
-        let _commit_lock = shared.commit_lock.lock();
-        let (head, newer) = shared.head_and_newer(inner.session.state.tid);
-        refuse_conflicts(inner, &inline, &newer, &head)?;
-        let draft = draft(inner, &inline, &newer, &head, note)?;
-        let record = append(cx, &draft)?;
-        let next = head.apply(&record);
-        let next = next.map_err(|source| CommitError::Unknown { tid: record.tid, source })?;
-        let record = Arc::new(record);
-        shared.publish(Arc::new(next), Arc::clone(&record));
-        record
-    };
+    let (record, next) = append_under_lock(shared, cx, inner, &inline, note)?;
+    cx.engine.settle(record.tid).map_err(unknown_or_not)?;
+    shared.publish(next);
     free_unnamed(cx, inner, &record);
     rename_created(inner, &record);
-    let (head, newer) = shared.head_and_newer(inner.session.state.tid);
-    if inner.session.advance(cx, head, &newer).is_err() {
+    if follow(shared, cx, inner, generation).is_err() {
         // The commit stands; only the mappings of this session are useless now.
         inner.session.arrays.clear();
     }
     Ok(record.tid)
+}
+
+/// Steps 3 to 5: what comes after it is written while this one is made durable.
+fn append_under_lock(
+    shared: &Shared,
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    inline: &Inline,
+    note: &str,
+) -> Result<(Arc<Record>, Head), CommitError> {
+    let mut tip = shared.commit_lock.lock();
+    let _lock = cx.engine.lock().map_err(TransactionError::from)?;
+    shared.catch_up(&mut tip).map_err(TransactionError::from)?;
+    let base = inner.session.state.tid;
+    let newer = cx.engine.records(base, tip.state.tid).map_err(TransactionError::from)?;
+    refuse_conflicts(inner, inline, &newer, &tip.state)?;
+    let draft = draft(inner, inline, &newer, &tip.state, note)?;
+    let record = append(cx, &draft)?;
+    let next = tip.state.apply(&record);
+    let next = next.map_err(|source| CommitError::Unknown { tid: record.tid, source })?;
+    tip.state = Arc::new(next);
+    Ok((Arc::new(record), tip.clone()))
+}
+
+/// Moves the session on to the head.
+fn follow(
+    shared: &Shared,
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    generation: u64,
+) -> Result<(), TransactionError> {
+    let head = shared.known_head();
+    if head.generation != generation {
+        return Err(TransactionError::Poisoned);
+    }
+    let newer = cx.engine.records(inner.session.state.tid, head.state.tid)?;
+    inner.session.advance(cx, head.state, &newer)
 }
 
 /// Steps 1 and 2: writes changed pages to extents and makes them durable, or returns them if they
@@ -272,10 +300,14 @@ fn push_changes<'a>(
 
 /// Step 5.
 fn append(cx: &Context<'_>, draft: &Draft<'_>) -> Result<Record, CommitError> {
-    cx.engine.append(draft).map_err(|error| match error {
+    cx.engine.append(draft).map_err(unknown_or_not)
+}
+
+fn unknown_or_not(error: StorageError) -> CommitError {
+    match error {
         StorageError::Unknown { tid, source } => CommitError::Unknown { tid, source: *source },
         other => CommitError::NotCommitted(other.into()),
-    })
+    }
 }
 
 /// Gives back what was staged and then overtaken by later changes of the same transaction.

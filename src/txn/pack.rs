@@ -6,9 +6,12 @@
 //! 2. A transaction that may still commit keeps the records after its base, so that conflicts are
 //!    found.
 
+use std::sync::Arc;
+
 use super::error::TransactionError;
 use super::store::Store;
 use crate::storage::StorageError;
+use crate::storage::engine::Packed;
 use crate::units::{PAGE_BYTES, Tid};
 
 /// Which history to keep.
@@ -49,10 +52,13 @@ impl Store {
     pub fn pack(&self, keep: Keep) -> Result<PackSummary, TransactionError> {
         let shared = &self.shared;
         shared.require_owner()?;
-        let _commit_lock = shared.commit_lock.lock();
+        let mut tip = shared.commit_lock.lock();
+        let _lock = shared.engine.lock()?;
+        shared.catch_up(&mut tip)?;
+        shared.engine.settle(tip.state.tid)?;
         // Idle sessions map extents that nothing may name any more.
         shared.drop_idle();
-        let (head, _) = shared.head_and_newer(Tid(u64::MAX));
+        let head = Arc::clone(&tip.state);
         let oldest = shared.engine.oldest();
         let wanted = match keep {
             Keep::Head => head.tid,
@@ -68,11 +74,11 @@ impl Store {
         };
         let writer = shared.pins.oldest_writer().unwrap_or(head.tid);
         let keep = wanted.min(writer).max(oldest);
-        Ok(shared.replace_head_by(|pinned| {
-            let packed = shared.engine.pack(keep, pinned)?;
+        Ok(shared.replace_head_by(&mut tip, |pinned| {
+            let packed = shared.engine.pack(keep, pinned, shared.held_bytes_max)?;
             let freed_bytes = packed.freed_pages.saturating_mul(PAGE_BYTES);
-            let summary = PackSummary { oldest: keep, forgotten: packed.forgotten, freed_bytes };
-            Ok((packed.head, summary))
+            let Packed { oldest, forgotten, head, .. } = packed;
+            Ok((head, PackSummary { oldest, forgotten, freed_bytes }))
         })?)
     }
 }

@@ -7,11 +7,11 @@
 //!
 //! # Invariants
 //!
-//! 1. `head` is the state after the last record of the log.
-//! 2. `recent` holds, without gaps and ending with the head's, every record after the base of each
-//!    transaction that may commit and of each idle session.
+//! 1. `head` is the state after a durable record: the newest that this process knows of.
+//! 2. The commit lock holds the state after the last record that this process read, durable or not.
+//!    Who has it and caught up knows the end of the log.
+//! 3. A state is used for what comes after it only in the generation of log files it was loaded in.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,16 +26,21 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Backend, Directory};
 use crate::storage::catalog::{Catalog, CatalogChange, check_name};
 use crate::storage::check::Report;
-use crate::storage::engine::{Engine, Usage};
+use crate::storage::engine::{Company, Engine, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
+#[cfg(not(any(miri, shuttle)))]
+use crate::storage::words::SharedWords;
 use crate::sync::{Mutex, RwLock};
 use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
 use crate::vm::VmaBudget;
 
 /// Most sessions kept for the next begin.
 const IDLE_MAX: usize = 4;
+/// Bytes that a pack keeps for the snapshots of other processes before it tells them that they are
+/// over.
+const HELD_BYTES_MAX: u64 = 8 << 30;
 /// An idle session further behind than this is not worth keeping.
 const BEHIND_MAX: u64 = 4096;
 
@@ -69,16 +74,18 @@ impl OpenOptions {
     }
 }
 
-struct Head {
-    state: Arc<State>,
-    recent: VecDeque<Arc<Record>>,
+/// A state, and the generation of log files in which it was loaded.
+#[derive(Clone)]
+pub(super) struct Head {
+    pub(super) state: Arc<State>,
+    pub(super) generation: u64,
 }
 
 /// What all transactions of an open store share.
 pub(super) struct Shared {
-    pub(super) engine: Box<dyn Engine>,
+    pub(super) engine: Arc<dyn Engine>,
     pub(super) pins: Pins,
-    pub(super) commit_lock: Mutex<()>,
+    pub(super) commit_lock: Mutex<Head>,
     // Which opened the store; a child of fork would write into the same files at the same places.
     process: u32,
     pub(super) path: PathBuf,
@@ -88,6 +95,7 @@ pub(super) struct Shared {
     // With whether they were mapped for writing.
     idle: Mutex<Vec<(Session, bool)>>,
     budget: Arc<VmaBudget>,
+    pub(super) held_bytes_max: u64,
     pub(super) checked: CheckedUnits,
 }
 
@@ -145,13 +153,15 @@ impl Store {
         mode: Mode,
         options: &LocalOptions,
     ) -> Result<Self, StorageError> {
-        let (engine, state) = LocalEngine::open(backend, mode, options)?;
+        let options = LocalOptions { map_words, ..options.clone() };
+        let (engine, state) = LocalEngine::open(backend, mode, &options)?;
         let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);
-        let head = Head { state: Arc::new(state), recent: VecDeque::new() };
+        let head = Head { state: Arc::new(state), generation: engine.generation() };
+        let engine: Arc<dyn Engine> = Arc::new(engine);
         let shared = Shared {
-            engine: Box::new(engine),
-            pins: Pins::default(),
-            commit_lock: Mutex::new(()),
+            pins: Pins::new(Arc::clone(&engine)),
+            engine,
+            commit_lock: Mutex::new(head.clone()),
             process: std::process::id(),
             path: PathBuf::from(backend.location()),
             uuid,
@@ -159,6 +169,7 @@ impl Store {
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
             budget: Arc::clone(VmaBudget::process()),
+            held_bytes_max: HELD_BYTES_MAX,
             checked: CheckedUnits::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -181,29 +192,34 @@ impl Store {
             return Err(StorageError::Poisoned.into());
         }
         self.shared.unpinned();
-        Ok(self.begin_on_head(true))
+        self.begin_on_head(true)
     }
 
     /// Begins a transaction on the newest commit that only reads.
-    #[must_use]
-    pub fn begin_read(&self) -> Transaction {
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Storage`] if what other processes committed cannot be read.
+    pub fn begin_read(&self) -> Result<Transaction, TransactionError> {
         self.begin_on_head(false)
     }
 
-    fn begin_on_head(&self, writes: bool) -> Transaction {
+    fn begin_on_head(&self, writes: bool) -> Result<Transaction, TransactionError> {
         let shared = &self.shared;
-        let head = shared.head.read();
-        let pin = shared.pins.pin(Arc::clone(&head.state), writes);
-        let state = Arc::clone(&head.state);
+        let pin = shared.pin_head(writes)?;
+        let state = Arc::clone(pin.state());
         let idle = shared.take_idle(writes);
         let session = idle.and_then(|mut session| {
-            let records = newer_than(&head.recent, session.state.tid);
-            drop(head);
+            let base = session.state.tid;
+            let records = match base == state.tid {
+                true => Vec::new(),
+                false => shared.engine.records(base, state.tid).ok()?,
+            };
             let cx = shared.context(writes);
             session.advance(&cx, Arc::clone(&state), &records).ok().map(|()| session)
         });
         let session = session.unwrap_or_else(|| Session::new(state));
-        Transaction::new(Arc::clone(shared), pin, session, writes)
+        Ok(Transaction::new(Arc::clone(shared), pin, session, writes))
     }
 
     /// Begins a transaction that only reads the store as of commit `tid`.
@@ -218,9 +234,10 @@ impl Store {
         Ok(Transaction::new(Arc::clone(&self.shared), pin, session, false))
     }
 
-    /// The newest commit.
+    /// The newest commit, of whatever process. If the log cannot be read, the newest one known.
     #[must_use]
     pub fn head(&self) -> Tid {
+        let _ = self.shared.refresh();
         self.shared.head.read().state.tid
     }
 
@@ -233,6 +250,7 @@ impl Store {
     /// Names and metadata as of the newest commit.
     #[must_use]
     pub fn catalog(&self) -> Catalog {
+        let _ = self.shared.refresh();
         self.shared.head.read().state.catalog.clone()
     }
 
@@ -260,6 +278,7 @@ impl Store {
     ///
     /// [`StorageError::Forgotten`] if they were packed away.
     pub fn records(&self, after: Tid, until: Tid) -> Result<Vec<Arc<Record>>, StorageError> {
+        self.shared.refresh()?;
         self.shared.engine.records(after, until)
     }
 
@@ -269,6 +288,7 @@ impl Store {
     ///
     /// [`TransactionError::NoCommitThen`] if all kept ones are later.
     pub fn newest_at(&self, time_ns: i64) -> Result<Tid, TransactionError> {
+        self.shared.refresh()?;
         let _no_pack = self.shared.commit_lock.lock();
         self.shared.newest_at(time_ns)?.ok_or(TransactionError::NoCommitThen)
     }
@@ -305,7 +325,14 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Report, StorageError> {
         let _commit_lock = self.shared.commit_lock.lock();
-        self.shared.engine.check(data, progress)
+        let engine = &self.shared.engine;
+        // Nobody appends or packs meanwhile; who may not write cannot keep others from it.
+        let _lock = engine.is_writable().then(|| engine.lock()).transpose()?;
+        match _lock.is_some() && !engine.is_poisoned() {
+            true => engine.catch_up().map(drop)?,
+            false => engine.newest().map(drop)?,
+        }
+        engine.check(data, progress)
     }
 
     /// Bytes on the disk.
@@ -340,12 +367,53 @@ impl Shared {
         Context { engine: &*self.engine, shared: self, writes }
     }
 
+    /// Brings the head up to the newest durable commit, of whatever process. Costs a few loads if
+    /// it is there already.
+    pub(super) fn refresh(&self) -> Result<(), StorageError> {
+        let newest = self.engine.newest()?;
+        if self.head.read().is_at(newest, &*self.engine) {
+            return Ok(());
+        }
+        let mut head = self.head.write();
+        let generation = head.generation;
+        head.move_on(newest, &*self.engine)?;
+        if head.generation != generation {
+            // They map files that go.
+            self.idle.lock().clear();
+        }
+        Ok(())
+    }
+
+    /// Pins the newest durable commit.
+    fn pin_head(&self, writes: bool) -> Result<Pin, TransactionError> {
+        loop {
+            self.refresh()?;
+            let head = self.head.read();
+            let pin = self.pins.pin(Arc::clone(&head.state), head.generation, writes);
+            // Another process may have packed it away before it saw the pin.
+            if self.engine.floor() <= pin.state().tid {
+                return Ok(pin);
+            }
+        }
+    }
+
     /// Pins the state as of commit `tid`.
     pub(super) fn load_and_pin(&self, tid: Tid) -> Result<Pin, TransactionError> {
+        self.refresh()?;
         let _no_pack = self.commit_lock.lock();
-        let head = Arc::clone(&self.head.read().state);
-        let state = if tid == head.tid { head } else { Arc::new(self.engine.load(tid)?) };
-        Ok(self.pins.pin(state, false))
+        let head = self.head.read().clone();
+        let hold = self.pins.hold(tid, head.generation);
+        if hold.tid() < self.engine.floor() {
+            return Err(StorageError::Forgotten { tid, oldest: self.engine.floor() }.into());
+        }
+        let state = match tid == head.state.tid {
+            true => head.state,
+            false if tid > head.state.tid => {
+                return Err(StorageError::NoCommit { tid, head: head.state.tid }.into());
+            }
+            false => Arc::new(self.engine.load(tid)?),
+        };
+        Ok(self.pins.pin(state, head.generation, false))
     }
 
     /// The kernel mappings this process may have.
@@ -353,33 +421,32 @@ impl Shared {
         &self.budget
     }
 
-    /// The head, and the records after `base` up to it.
-    pub(super) fn head_and_newer(&self, base: Tid) -> (Arc<State>, Vec<Arc<Record>>) {
-        let head = self.head.read();
-        (Arc::clone(&head.state), newer_than(&head.recent, base))
+    /// The newest commit that this process knows of.
+    pub(super) fn known_head(&self) -> Head {
+        self.head.read().clone()
     }
 
-    /// Step 6 of the commit protocol; the caller holds the commit lock.
-    pub(super) fn publish(&self, state: Arc<State>, record: Arc<Record>) {
-        let mut head = self.head.write();
-        head.state = state;
-        head.recent.push_back(record);
-        let newest = head.state.tid;
-        let mut idle = self.idle.lock();
-        idle.retain(|(session, _)| newest.0 - session.state.tid.0 < BEHIND_MAX);
-        let idle_oldest = idle.iter().map(|(session, _)| session.state.tid).min();
-        let needed = self.pins.oldest_writer().into_iter().chain(idle_oldest).min();
-        let needed = needed.unwrap_or(newest);
-        while head.recent.front().is_some_and(|record| record.tid <= needed) {
-            head.recent.pop_front();
+    /// Brings `tip`, what the commit lock holds, up to the end of the log. The caller holds the
+    /// locks of this process and of all processes.
+    pub(super) fn catch_up(&self, tip: &mut Head) -> Result<(), StorageError> {
+        let newest = self.engine.catch_up()?;
+        let head = self.known_head();
+        if head.generation == self.engine.generation() && head.state.tid > tip.state.tid {
+            *tip = head;
         }
+        tip.move_on(newest, &*self.engine)
     }
 
-    /// Puts an equal state, based on other files, in the place of the head.
-    pub(super) fn replace_head(&self, state: Arc<State>) {
+    /// Makes `next`, which is durable, the head, unless a newer one is.
+    pub(super) fn publish(&self, next: Head) {
         let mut head = self.head.write();
-        assert_eq!(head.state.tid, state.tid, "the head did not move meanwhile");
-        head.state = state;
+        if head.generation == next.generation && head.state.tid < next.state.tid {
+            *head = next;
+            let newest = head.state.tid;
+            let far =
+                |session: &Session| newest.0.saturating_sub(session.state.tid.0) >= BEHIND_MAX;
+            self.idle.lock().retain(|(session, _)| !far(session));
+        }
     }
 
     pub(super) fn drop_idle(&self) {
@@ -393,25 +460,31 @@ impl Shared {
     }
 
     /// Ends a transaction: its private changes are gone, its session waits for the next one.
-    pub(super) fn end(&self, inner: Inner, cx: &Context<'_>) {
+    pub(super) fn end(&self, inner: Inner, generation: u64, cx: &Context<'_>) {
         let Inner { mut session, set, .. } = inner;
         let clean = session.discard(cx).is_ok();
         set.allocated.into_iter().for_each(|(place, pages)| self.engine.free(place, pages));
         let head = self.head.read();
-        // A session behind the records that are kept could never be brought up to date.
-        let first = head.recent.front().map_or(head.state.tid.next(), |record| record.tid);
-        let current = session.state.tid.next() >= first && session.state.tid <= head.state.tid;
+        let (at, newest) = (session.state.tid, head.state.tid);
+        let current = generation == head.generation && at <= newest && newest.0 - at.0 < BEHIND_MAX;
         let mut idle = self.idle.lock();
         if clean && current && idle.len() < IDLE_MAX && !session.arrays.is_empty() {
             idle.push((session, cx.writes));
         }
     }
 
-    /// The caller holds the commit lock.
+    /// The caller holds the commit lock of this process.
     pub(super) fn checkpoint(&self) -> Result<(), StorageError> {
-        let head = Arc::clone(&self.head.read().state);
-        let state = self.engine.checkpoint(&head)?;
-        self.replace_head(Arc::new(state));
+        self.refresh()?;
+        let before = self.known_head();
+        let state = self.engine.checkpoint(&before.state)?;
+        let mut head = self.head.write();
+        if head.generation == before.generation
+            && head.generation == self.engine.generation()
+            && head.state.tid == state.tid
+        {
+            head.state = Arc::new(state);
+        }
         Ok(())
     }
 
@@ -437,15 +510,18 @@ impl Shared {
         Ok(all.take_while(|&(time, _)| time <= time_ns).last().map(|(_, tid)| tid))
     }
 
-    /// Runs `step` while nobody can begin; it gets the pinned states and returns the new head.
+    /// Runs `step` while nobody can begin; it gets the pinned states and returns the new head. The
+    /// caller holds the commit lock, caught up, and the head is at the end of the log.
     pub(super) fn replace_head_by<T>(
         &self,
+        tip: &mut Head,
         step: impl FnOnce(&[Arc<State>]) -> Result<(State, T), StorageError>,
     ) -> Result<T, StorageError> {
         let mut head = self.head.write();
         let (state, result) = step(&self.pins.states())?;
-        assert_eq!(head.state.tid, state.tid, "the head did not move meanwhile");
-        head.state = Arc::new(state);
+        assert_eq!(tip.state.tid, state.tid, "the end of the log did not move meanwhile");
+        *head = Head { state: Arc::new(state), generation: self.engine.generation() };
+        *tip = head.clone();
         Ok(result)
     }
 
@@ -458,7 +534,81 @@ impl Shared {
     }
 }
 
-fn newer_than(recent: &VecDeque<Arc<Record>>, base: Tid) -> Vec<Arc<Record>> {
-    let start = recent.partition_point(|record| record.tid <= base);
-    recent.iter().skip(start).cloned().collect()
+impl Head {
+    fn is_at(&self, tid: Tid, engine: &dyn Engine) -> bool {
+        self.state.tid >= tid && self.generation == engine.generation()
+    }
+
+    /// Moves on to commit `tid`, which the engine knows. Cost O(changes), unless history was packed
+    /// away: then the state is loaded.
+    fn move_on(&mut self, tid: Tid, engine: &dyn Engine) -> Result<(), StorageError> {
+        while !self.is_at(tid, engine) {
+            let generation = engine.generation();
+            let tid = tid.max(self.state.tid);
+            let state = match generation == self.generation {
+                true => {
+                    let mut state = State::clone(&self.state);
+                    for record in engine.records(state.tid, tid)? {
+                        state = state.apply(&record)?;
+                    }
+                    state
+                }
+                false => engine.load(tid)?,
+            };
+            // What was read while another process packed may be of both generations.
+            if generation == engine.generation() {
+                *self = Self { state: Arc::new(state), generation };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Maps words of a file for the engine.
+#[cfg(not(any(miri, shuttle)))]
+fn map_words(
+    file: Arc<std::os::fd::OwnedFd>,
+    count: usize,
+    writable: bool,
+) -> std::io::Result<Arc<dyn SharedWords>> {
+    use std::os::fd::AsFd;
+    let memory = crate::vm::SharedMemory::map(file.as_fd(), count, writable);
+    Ok(Arc::new(memory.map_err(std::io::Error::other)?))
+}
+
+/// A scheduler of threads and an interpreter see one process.
+#[cfg(any(miri, shuttle))]
+use crate::storage::local::private_words as map_words;
+
+#[cfg(not(any(miri, shuttle)))]
+impl SharedWords for crate::vm::SharedMemory {
+    fn count(&self) -> usize {
+        self.count()
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        if index < self.count() { self.load(index) } else { 0 }
+    }
+
+    fn store(&self, index: usize, value: u64) {
+        if index < self.count() {
+            self.store(index, value);
+        }
+    }
+
+    fn exchange(&self, index: usize, current: u64, new: u64) -> bool {
+        index < self.count() && self.exchange(index, current, new)
+    }
+
+    fn wait(&self, index: usize, seen: u64, timeout: std::time::Duration) {
+        if index < self.count() {
+            self.wait(index, seen, timeout);
+        }
+    }
+
+    fn wake(&self, index: usize) {
+        if index < self.count() {
+            self.wake(index);
+        }
+    }
 }

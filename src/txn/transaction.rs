@@ -418,6 +418,7 @@ impl Transaction {
     /// As [`commit`](Self::commit).
     pub fn commit_with_note(self, note: &str) -> Result<Tid, CommitError> {
         self.require_owner()?;
+        self.require_kept()?;
         let Some(inner) = self.inner.lock().take() else {
             return Err(TransactionError::Poisoned.into());
         };
@@ -437,11 +438,23 @@ impl Transaction {
         if std::process::id() == self.process { Ok(()) } else { Err(TransactionError::Forked) }
     }
 
+    /// Another process may have given this snapshot up, because it kept too much. The bytes that
+    /// are mapped stay what they are until the transaction ends.
+    fn require_kept(&self) -> Result<(), TransactionError> {
+        match self.shared.engine.expired() {
+            Some(over) if self.base() < over => {
+                Err(StorageError::Expired { tid: self.base() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn reading<T>(
         &self,
         step: impl FnOnce(&Context<'_>, &mut Inner) -> Result<T, TransactionError>,
     ) -> Result<T, TransactionError> {
         self.require_owner()?;
+        self.require_kept()?;
         let mut guard: MutexGuard<'_, Option<Inner>> = self.inner.lock();
         let Some(inner) = &mut *guard else { return Err(TransactionError::Poisoned) };
         step(&self.context(), inner)
@@ -481,7 +494,7 @@ impl Drop for Transaction {
             return;
         }
         let Some(inner) = self.inner.lock().take() else { return };
-        self.shared.end(inner, &self.context());
+        self.shared.end(inner, self.pin.generation(), &self.context());
     }
 }
 

@@ -110,7 +110,8 @@ impl SharedMemory {
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: mapped in `map` with this length; no reference to it is left.
-        let released = unsafe { mmap::release(self.base.cast(), self.count * size_of::<AtomicU64>()) };
+        let released =
+            unsafe { mmap::release(self.base.cast(), self.count * size_of::<AtomicU64>()) };
         debug_assert!(released.is_ok(), "addresses of our own are given back");
     }
 }

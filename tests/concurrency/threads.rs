@@ -83,7 +83,7 @@ impl World {
         let Self { disk, store, .. } = self;
         drop(store);
         let reopened = open(&disk, Mode::ReadWrite);
-        assert_eq!(content(&reopened.begin_read()), states[&head]);
+        assert_eq!(content(&reopened.begin_read().unwrap()), states[&head]);
     }
 
     /// A snapshot is not older than what somebody had acknowledged before.

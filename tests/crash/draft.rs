@@ -13,7 +13,7 @@ use zbigarray::storage::catalog::{ArrayEntry, Attributes, CatalogChange, Owner};
 use zbigarray::storage::engine::{Allocation, BlobStore, CommitLog, Engine};
 use zbigarray::storage::extent::{Extent, Place, Source, sums_of};
 use zbigarray::storage::local::LocalEngine;
-use zbigarray::storage::record::{Draft, DraftChange, DraftSource};
+use zbigarray::storage::record::{Draft, DraftChange, DraftSource, Record};
 use zbigarray::storage::state::State;
 use zbigarray::units::{ArrayId, BLOCK_BYTES_MIN, PAGE_LEN, PageRange, PageSet, Tid};
 
@@ -309,7 +309,9 @@ impl Prepared {
     /// Makes the data durable and appends the record.
     pub(crate) fn commit(&self, engine: &LocalEngine, draft: &Draft<'_>, head: &State) -> Done {
         let synced = if self.allocated.is_empty() { Ok(()) } else { engine.sync() };
-        match synced.and_then(|()| engine.append(draft)) {
+        let appended = synced.and_then(|()| engine.append(draft));
+        let settled = |record: Record| engine.settle(record.tid).map(|()| record);
+        match appended.and_then(settled) {
             Ok(record) => {
                 self.give_back(engine, &record.data.iter().map(|d| &d.segment.source).collect());
                 match head.apply(&record) {

@@ -451,7 +451,7 @@ impl Program {
             return Ok(());
         }
         self.risk(None, usize::try_from(keep).unwrap());
-        match self.engine().pack(Tid(keep), &pinned) {
+        match self.engine().pack(Tid(keep), &pinned, u64::MAX) {
             Ok(packed) => {
                 self.head = packed.head;
                 self.count(if pinned.is_empty() { "pack" } else { "pinned pack" });

@@ -345,7 +345,7 @@ fn pack(store: &Store) -> Result<(), Error> {
 }
 
 fn compare(store: &Store, numbers: std::ops::Range<usize>) -> Result<(), String> {
-    let transaction = store.begin_read();
+    let transaction = store.begin_read().unwrap();
     for number in numbers {
         let array = transaction.open::<u64, Ix2>(&format!("a{number}"));
         let array = array.map_err(|error| format!("a{number}: {error}"))?;

@@ -10,6 +10,7 @@
 //! row for each site and each way to fail.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -258,6 +259,10 @@ impl BackendFile for FaultyFile {
 
     fn try_lock(&self, byte: u64, lock: ByteLock) -> io::Result<bool> {
         self.disk.call("lock", &self.path, || self.file.try_lock(byte, lock))
+    }
+
+    fn locked_by_others(&self, bytes: &Range<u64>) -> io::Result<Option<u64>> {
+        self.disk.call("lock", &self.path, || self.file.locked_by_others(bytes))
     }
 
     fn fd(&self) -> Arc<OwnedFd> {

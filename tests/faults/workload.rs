@@ -61,6 +61,7 @@ pub(crate) fn limits() -> LocalOptions {
         log_roll_bytes: 96 << 10,
         data_file_pages: 1024,
         checkpoint_bytes_min: 64 << 10,
+        ..LocalOptions::default()
     }
 }
 

@@ -1,20 +1,24 @@
-//! Processes that are killed while their threads commit, one after the other on one store: what
-//! they told and what the log holds is one history of snapshot isolation.
+//! Processes that write one store at once and are killed and stopped meanwhile: what they told and
+//! what the log holds is one history of snapshot isolation.
 //!
 //! ```text
-//! test:    start child 0 | let it run | SIGKILL | start child 1 | ... | load, settle, check
-//! child:   this program, told by the environment to run only `a_worker_process`
+//! child 0  |---- three threads ----x SIGKILL
+//! child 1  |------ SIGSTOP ... SIGCONT ------x         each death starts the next child
+//! child 2          |-----------------------
+//! test     starts, stops, kills, packs | ends all | load, settle, check
 //! ```
 //!
-//! The store lets one process write at a time; children that run at once need no more than to be
-//! started before others are killed.
+//! A child is this program, told by the environment to run only `a_worker_process`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use zbigarray::{CreateOptions, OpenOptions, Store};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use zbigarray::txn::{StorageError, TransactionError};
+use zbigarray::{CreateOptions, Keep, OpenOptions, Store, Tid};
 
 use super::checker::check;
 use super::dice::Dice;
@@ -25,8 +29,8 @@ use super::worker::{Worker, create, logged};
 /// Threads of each child.
 const THREADS: u32 = 3;
 const CELLS: u64 = 12;
-/// Children, unless `ZBA_ISOLATION_DEATHS` says another number.
-const CHILDREN: u32 = 8;
+/// Children that are killed in a test, unless `ZBA_ISOLATION_DEATHS` says another number.
+const DEATHS: u32 = 8;
 /// Names the directory, and says which child this is.
 const DIRECTORY: &str = "ZBA_ISOLATION_DIRECTORY";
 const NUMBER: &str = "ZBA_ISOLATION_CHILD";
@@ -72,39 +76,112 @@ fn is_at_work(directory: &Path, child: u32, process: &mut Child) {
     }
 }
 
-#[test]
-fn killed_processes_leave_a_history_of_snapshots() {
-    let number = std::env::var("ZBA_ISOLATION_DEATHS");
-    let children = number.map_or(CHILDREN, |n| n.parse().expect("a number"));
-    let directory = tempfile::tempdir().unwrap();
-    let path = store_in(directory.path());
+/// The children that run.
+struct Children<'d> {
+    directory: &'d Path,
+    running: Vec<(u32, Child)>,
+    started: u32,
+}
+
+impl Children<'_> {
+    fn start(&mut self) {
+        let (number, mut child) = (self.started, start(self.directory, self.started));
+        self.started += 1;
+        is_at_work(self.directory, number, &mut child);
+        self.running.push((number, child));
+    }
+
+    fn kill(&mut self, at: usize) {
+        let (number, mut child) = self.running.swap_remove(at);
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "child {number} ended by itself: {ended:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn signal(&self, at: usize, signal: Signal) {
+        let id = i32::try_from(self.running[at].1.id()).unwrap();
+        kill(Pid::from_raw(id), signal).unwrap();
+    }
+}
+
+/// Whoever is left when a test fails goes, too.
+impl Drop for Children<'_> {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs children, `at_once` at a time, until `deaths` of them were killed.
+fn run(directory: &Path, seed: u64, at_once: usize, deaths: u32) {
+    let path = store_in(directory);
     let store = Store::create(&path, CreateOptions::default()).unwrap();
     let created = create(&store, CELLS);
-    drop(store);
-    let mut dice = Dice::new(&[7]);
-    for child in 0..children {
-        let mut process = start(directory.path(), child);
-        is_at_work(directory.path(), child, &mut process);
-        thread::sleep(Duration::from_micros(dice.below(150_000)));
-        process.kill().unwrap();
-        process.wait().unwrap();
+    let mut dice = Dice::new(&[seed]);
+    let mut children = Children { directory, running: Vec::new(), started: 0 };
+    for _ in 0..deaths {
+        while children.running.len() < at_once {
+            children.start();
+        }
+        thread::sleep(Duration::from_micros(dice.below(100_000)));
+        let at = dice.index(children.running.len());
+        if dice.once_in(3) {
+            children.signal(at, Signal::SIGSTOP);
+            thread::sleep(Duration::from_micros(dice.below(50_000)));
+            children.signal(at, Signal::SIGCONT);
+        }
+        if dice.once_in(4) {
+            // All history is kept: the log is compared at the end.
+            match store.pack(Keep::From(created)) {
+                Ok(_) | Err(TransactionError::Storage(StorageError::Locked { .. })) => {}
+                Err(error) => panic!("pack: {error}"),
+            }
+        }
+        children.kill(at);
     }
-    let store = Store::open(&path, OpenOptions::default()).unwrap();
-    let mut history = recorder::load(directory.path()).unwrap();
+    drop(children);
+    drop(store);
+    judge(directory, created);
+}
+
+fn judge(directory: &Path, created: Tid) {
+    let store = Store::open(store_in(directory), OpenOptions::default()).unwrap();
+    let mut history = recorder::load(directory).unwrap();
     let open: Vec<usize> =
         (0..history.len()).filter(|&at| history[at].outcome == Outcome::Unknown).collect();
-    // Without the log, too: then what is unknown may have happened or not.
-    let found = check(&history);
-    assert!(found.is_empty(), "{} anomalies, first {}", found.len(), found[0]);
+    // Without the log first: then what is unknown may have happened or not.
+    let without_log = check(&history);
     let wrong = settle(&mut history, &logged(&store, created));
-    assert!(wrong.is_empty(), "{wrong:?}");
     let found = check(&history);
-    assert!(found.is_empty(), "{} anomalies, first {}", found.len(), found[0]);
+    let commits = history.iter().filter(|it| it.tid().is_some()).count();
     let made = open.iter().filter(|&&at| history[at].tid().is_some()).count();
     println!(
-        "{children} killed: {} transactions, {} commits, {} unknown of which {made} are there",
+        "{} transactions, {commits} commits, {} unknown of which {made} are there",
         history.len(),
-        history.iter().filter(|it| it.tid().is_some()).count(),
         open.len(),
     );
+    let found = without_log.iter().chain(&found);
+    let all: Vec<String> = wrong.into_iter().chain(found.map(ToString::to_string)).collect();
+    assert!(all.is_empty(), "{} wrong, as {:#?}", all.len(), &all[..all.len().min(5)]);
+    let report = store.check(true, &mut |_, _| {}).unwrap();
+    assert_eq!(report.damage, []);
+}
+
+fn deaths() -> u32 {
+    std::env::var("ZBA_ISOLATION_DEATHS").map_or(DEATHS, |n| n.parse().expect("a number"))
+}
+
+#[test]
+fn processes_that_are_killed_one_after_the_other_leave_a_history_of_snapshots() {
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), 7, 1, deaths());
+}
+
+#[test]
+fn processes_that_write_at_once_and_are_killed_leave_a_history_of_snapshots() {
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), 8, 3, deaths());
 }

@@ -61,8 +61,8 @@ impl Worker {
     pub(crate) fn turn(&mut self) -> bool {
         let writes = !self.dice.once_in(4);
         self.recorder.begin();
-        let transaction =
-            if writes { self.store.begin().unwrap() } else { self.store.begin_read() };
+        let began = if writes { self.store.begin() } else { self.store.begin_read() };
+        let transaction = began.unwrap();
         self.recorder.begun(transaction.base().0);
         let wrote = self.steps(&transaction, writes);
         if self.dice.once_in(10) {

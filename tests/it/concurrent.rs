@@ -76,7 +76,7 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
             .collect();
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let snapshot = store.begin_read();
+                let snapshot = store.begin_read().unwrap();
                 let expected = i64::try_from(2 * (snapshot.base().0 - created.0)).unwrap();
                 assert_eq!(sum(&snapshot), expected, "at {}", snapshot.base());
                 assert_eq!(sum(&snapshot), expected, "again at {}", snapshot.base());
@@ -100,14 +100,14 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
         done.store(true, Ordering::Relaxed);
     });
     let expected = i64::try_from(2 * WRITERS * COMMITS_EACH).unwrap();
-    assert_eq!(sum(&store.begin_read()), expected);
+    assert_eq!(sum(&store.begin_read().unwrap()), expected);
     assert_eq!(store.head().0 - created.0, WRITERS * COMMITS_EACH);
     assert!(conflicts.load(Ordering::Relaxed) > 0, "the threads met");
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     drop(store);
     let store = Store::open(dir.path().join("s"), zbigarray::OpenOptions::default()).unwrap();
-    assert_eq!(sum(&store.begin_read()), expected);
+    assert_eq!(sum(&store.begin_read().unwrap()), expected);
 }
 
 #[test]

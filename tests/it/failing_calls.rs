@@ -92,7 +92,7 @@ fn whichever_call_fails_the_three_outcomes_of_a_commit_are_true() {
                 let report = store.check(true, &mut |_, _| {}).unwrap();
                 assert!(report.damage.is_empty(), "{place}: {:?}", report.damage);
                 if head > 0 {
-                    let reader = store.begin_read();
+                    let reader = store.begin_read().unwrap();
                     let array = reader.open::<u64, ndarray::Ix1>("a").unwrap();
                     assert!(array.view().unwrap().iter().all(|&value| value == head), "{place}");
                 }

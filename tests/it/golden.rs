@@ -70,7 +70,7 @@ fn a_store_of_format_version_1_opens_whole() {
     let store = Store::open(&path, OpenOptions::default()).unwrap();
     assert_eq!((store.oldest(), store.head()), (Tid(2), Tid(4)));
     assert_eq!(store.catalog().tag("two rounds"), Some(Tid(2)));
-    let now = store.begin_read();
+    let now = store.begin_read().unwrap();
     let grid_array = now.open::<f64, Ix2>("group/grid").unwrap();
     let block = grid(500);
     let all = concatenate(Axis(0), &[block.view(), block.view(), block.view()]).unwrap();

@@ -12,6 +12,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -247,6 +248,23 @@ impl BackendFile for RealFile {
                 _ => Err(error),
             },
         }
+    }
+
+    fn locked_by_others(&self, bytes: &Range<u64>) -> io::Result<Option<u64>> {
+        let mut range = libc::flock {
+            l_type: i16::try_from(libc::F_WRLCK).unwrap_or(i16::MAX),
+            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or(i16::MAX),
+            l_start: signed(bytes.start)?,
+            l_len: signed(bytes.end.saturating_sub(bytes.start))?,
+            l_pid: 0,
+        };
+        if range.l_len == 0 {
+            return Ok(None);
+        }
+        uninterrupted(|| nix::fcntl::fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut range)))?;
+        let is_free = i32::from(range.l_type) == libc::F_UNLCK;
+        let first = u64::try_from(range.l_start).unwrap_or(0).max(bytes.start);
+        Ok((!is_free).then_some(first))
     }
 
     fn fd(&self) -> Arc<OwnedFd> {

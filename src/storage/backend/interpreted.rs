@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -88,6 +89,10 @@ impl BackendFile for RealFile {
 
     fn try_lock(&self, _: u64, _: ByteLock) -> io::Result<bool> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn locked_by_others(&self, _: &Range<u64>) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     fn fd(&self) -> Arc<OwnedFd> {

@@ -27,6 +27,7 @@ mod crash;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -635,6 +636,14 @@ impl BackendFile for SimulatedFile {
             world.locks.push((file, byte, owner, lock));
         }
         Ok(true)
+    }
+
+    fn locked_by_others(&self, bytes: &Range<u64>) -> io::Result<Option<u64>> {
+        let world = self.disk.0.lock();
+        let held = world.locks.iter().find(|&&(file, byte, owner, _)| {
+            file == self.file && owner != self.owner && bytes.contains(&byte)
+        });
+        Ok(held.map(|&(_, byte, ..)| byte))
     }
 
     fn fd(&self) -> Arc<OwnedFd> {

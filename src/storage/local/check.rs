@@ -79,11 +79,12 @@ impl Check<'_> {
         };
         let mut strange: Vec<String> =
             files.list("")?.into_iter().filter(|name| !known(name)).collect();
-        let first = self.engine.log.chain().first;
+        let (first, alone) = (self.engine.log.chain().first, self.engine.members.is_alone()?);
         for directory in DIRECTORIES {
             for name in files.list(directory)? {
                 let ours = match directory {
-                    "log" => log_number(&name).is_some_and(|number| number >= first),
+                    // Other processes may look at files of former chains.
+                    "log" => log_number(&name).is_some_and(|number| number >= first || !alone),
                     "data" => data_number(&name).is_some(),
                     _ => checkpoint::checkpoint_tid(&name).is_some(),
                 };
@@ -120,7 +121,7 @@ impl Check<'_> {
         self.compare(&checkpoints, &state)?;
         while at.tid < end.tid {
             let (record, after) = match log.step(&at, chain.last, true)? {
-                Step::Record(record, after) => (record, after),
+                Step::Record(record, after, _) => (record, after),
                 Step::Broken { damage: Some(damage), .. } => return Err(damage),
                 Step::End(_) | Step::Broken { damage: None, .. } => {
                     return Err(missing(&log, &at));

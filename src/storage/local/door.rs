@@ -57,13 +57,14 @@ pub fn log(bytes: &[u8]) -> Result<usize, StorageError> {
     let log = Log::new(files, STORE, options.log_roll_bytes, chain, recovery::NOWHERE);
     let (mut at, mut state) = recovery::beginning(&log, chain)?;
     let mut count = 0;
-    while let Step::Record(record, after) = log.step(&at, chain.last, true)? {
+    while let Step::Record(record, after, _) = log.step(&at, chain.last, true)? {
         state = state.apply(&record)?;
         at = after;
         count += 1;
     }
     log.has_successor(at.tid, at.position.file, at.position.page)?;
-    recovery::recover(&files_with(&log_path(0), bytes)?, &STORE, &options)?;
+    let how = recovery::How { until: Tid(u64::MAX), mend: true, tidy: true };
+    recovery::recover(&files_with(&log_path(0), bytes)?, &STORE, &options, how)?;
     Ok(count)
 }
 

@@ -10,7 +10,10 @@
 //! 1. Only pending pages are written. Used pages and pages in limbo are mapped by somebody.
 //! 2. Every page is allocated on the disk before it is given out, so that writing it, also by a
 //!    page cache later on, cannot fail for want of space.
-//! 3. `sync` returns `Ok` only after every write that was finished when it was called is durable,
+//! 3. Pages are given out only in files that this process has locked, and only after it knows every
+//!    commit made before it had the lock: what others gave out is committed by then, or nobody's.
+//!    The lock stays while pages of the file are pending or in limbo.
+//! 4. `sync` returns `Ok` only after every write that was finished when it was called is durable,
 //!    together with the names of new files.
 //!
 //! # Failure
@@ -19,8 +22,10 @@
 //! latch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::free_space::{FreeSpace, Granted, Ranges};
+use super::members::Members;
 use crate::storage::StorageError;
 use crate::storage::backend::{Files, Growth, StoreFile};
 use crate::storage::engine::Allocation;
@@ -48,6 +53,8 @@ struct Inner {
     ready_pages: BTreeMap<u32, u64>,
     // Files that were found to be as long as commits say.
     whole: BTreeSet<u32>,
+    // Files that are locked (invariant 3).
+    mine: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -62,7 +69,11 @@ struct Dirty {
 /// The data files of a store.
 pub(super) struct Extents {
     files: Files,
+    members: Arc<Members>,
     cap_pages: u64,
+    // Held while files are locked, and taken before `inner`: a lock belongs to the whole process,
+    // so that taking it a second time succeeds.
+    locking: Mutex<()>,
     inner: Mutex<Inner>,
     dirty: Mutex<Dirty>,
     // Held during a sync: a second one waits for the first, which may be making its data durable.
@@ -84,7 +95,7 @@ pub(super) fn data_number(name: &str) -> Option<u32> {
 
 impl Extents {
     /// The data files of a store whose head uses `used`.
-    pub(super) fn new(files: Files, cap_pages: u64, used: Space) -> Self {
+    pub(super) fn new(files: Files, members: Arc<Members>, cap_pages: u64, used: Space) -> Self {
         let inner = Inner {
             free: None,
             used,
@@ -92,10 +103,13 @@ impl Extents {
             limbo: Ranges::default(),
             ready_pages: BTreeMap::new(),
             whole: BTreeSet::new(),
+            mine: BTreeSet::new(),
         };
         Self {
             files,
+            members,
             cap_pages,
+            locking: Mutex::new(()),
             inner: Mutex::new(inner),
             // Who created the files that are there may have died before their names were durable.
             dirty: Mutex::new(Dirty { names: !planted(Bug::DataNameTrusted), ..Dirty::default() }),
@@ -149,23 +163,90 @@ impl Extents {
         Ok(())
     }
 
-    /// See [`BlobStore::allocate`](crate::storage::engine::BlobStore::allocate).
-    pub(super) fn allocate(&self, wish: &Allocation) -> Result<Place, StorageError> {
+    /// See [`BlobStore::allocate`](crate::storage::engine::BlobStore::allocate). `catch_up` notes
+    /// every commit that was made so far, for invariant 3.
+    pub(super) fn allocate(
+        &self,
+        wish: &Allocation,
+        catch_up: &dyn Fn() -> Result<(), StorageError>,
+    ) -> Result<Place, StorageError> {
         let pages = u64::from(wish.pages);
         assert!(pages > 0, "an extent has at least one page");
         if self.files.latch().is_shut() {
             return Err(StorageError::Poisoned);
         }
-        let mut inner = self.inner.lock();
-        let granted = inner.free(self.cap_pages).allocate(wish).ok_or_else(|| {
-            StorageError::NoSpace { path: "data".to_owned(), bytes: pages * PAGE_BYTES }
-        })?;
-        if let Err(error) = self.make_ready(&mut inner, granted, pages) {
-            inner.free(self.cap_pages).release(granted.place, pages);
-            return Err(error);
+        let no_space =
+            || StorageError::NoSpace { path: "data".to_owned(), bytes: pages * PAGE_BYTES };
+        loop {
+            let mut inner = self.inner.lock();
+            inner.free(self.cap_pages);
+            let Inner { free: Some(free), mine, .. } = &mut *inner else { return Err(no_space()) };
+            let Some(granted) = free.allocate(wish, mine) else {
+                let candidates = free.files_for(wish);
+                drop(inner);
+                if self.lock_one_of(&candidates, catch_up)? {
+                    continue;
+                }
+                return Err(no_space());
+            };
+            if let Err(error) = self.make_ready(&mut inner, granted, pages) {
+                inner.free(self.cap_pages).release(granted.place, pages);
+                self.unlock_files(&mut inner);
+                return Err(error);
+            }
+            inner.pending.insert(granted.place, pages);
+            return Ok(granted.place);
         }
-        inner.pending.insert(granted.place, pages);
-        Ok(granted.place)
+    }
+
+    /// Locks the first of these files that nobody has (invariant 3). `false` if there is none.
+    fn lock_one_of(
+        &self,
+        files: &[u32],
+        catch_up: &dyn Fn() -> Result<(), StorageError>,
+    ) -> Result<bool, StorageError> {
+        let _locking = self.locking.lock();
+        for &number in files {
+            if self.inner.lock().mine.contains(&number) || !self.members.try_lock_data(number)? {
+                continue;
+            }
+            if let Err(error) = catch_up() {
+                self.members.unlock_data(number);
+                return Err(error);
+            }
+            self.inner.lock().mine.insert(number);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Lets go of files in which nothing is pending or in limbo.
+    fn unlock_files(&self, inner: &mut Inner) {
+        let Inner { mine, pending, limbo, ready_pages, .. } = inner;
+        mine.retain(|&number| {
+            let needed = pending.has_file(number) || limbo.has_file(number);
+            if !needed {
+                ready_pages.remove(&number);
+                self.members.unlock_data(number);
+            }
+            needed
+        });
+    }
+
+    /// Locks the files of `places`, which will be in limbo; returns the places in files that
+    /// others have.
+    pub(super) fn lock_for_limbo(&self, places: &Ranges) -> Result<Ranges, StorageError> {
+        let _locking = self.locking.lock();
+        let mut theirs = Ranges::default();
+        for (place, pages) in places.iter().filter(|(place, _)| !place.in_log()) {
+            let mut inner = self.inner.lock();
+            if inner.mine.contains(&place.file) || self.members.try_lock_data(place.file)? {
+                inner.mine.insert(place.file);
+            } else {
+                theirs.insert(place, pages);
+            }
+        }
+        Ok(theirs)
     }
 
     /// Keeps invariant 2.
@@ -224,6 +305,7 @@ impl Extents {
         assert!(inner.pending.contains(place, pages), "only uncommitted pages are given back");
         inner.pending.remove(place, pages);
         inner.release(place, pages);
+        self.unlock_files(&mut inner);
     }
 
     /// See [`BlobStore::sync`](crate::storage::engine::BlobStore::sync).
@@ -274,7 +356,7 @@ impl Extents {
         taken >= pages
     }
 
-    /// Notes that the extents of a record are committed.
+    /// Notes that the extents of a record, ours or another process's, are committed.
     pub(super) fn commit(&self, record: &Record) {
         let mut inner = self.inner.lock();
         for extent in record.data.iter().filter_map(|change| change.segment.source.extent()) {
@@ -283,11 +365,15 @@ impl Extents {
                 inner.used.insert(place, pages);
                 inner.pending.remove(place, pages);
                 inner.limbo.remove(place, pages);
+                if let Some(free) = &mut inner.free {
+                    free.take(place, pages);
+                }
                 if planted(Bug::ReusedAtCommit) {
                     inner.free(self.cap_pages).release(place, pages);
                 }
             }
         }
+        self.unlock_files(&mut inner);
     }
 
     /// After a pack: `used` is what kept records name, `limbo` what only pinned states name.
@@ -300,7 +386,14 @@ impl Extents {
         inner.used = used;
         inner.limbo = limbo;
         inner.free = None;
+        self.unlock_files(&mut inner);
         before.saturating_sub(after)
+    }
+
+    /// After a pack of another process, which left out what this one has in limbo.
+    pub(super) fn go_over(&self, used: Space) {
+        let limbo = self.inner.lock().limbo.clone();
+        self.repack(used, limbo);
     }
 
     /// After pins were taken back: of the limbo only what is in `named` stays.
@@ -312,6 +405,7 @@ impl Extents {
             inner.limbo.remove(place, pages);
             inner.release(place, pages);
         }
+        self.unlock_files(&mut inner);
     }
 
     /// Whether there are pages that only states name which were pinned during `pack`.
@@ -328,10 +422,12 @@ impl Extents {
         (used.saturating_add(rest), used)
     }
 
-    /// Gives free space back to the file system, where it can take it.
+    /// Gives free space back to the file system, where it can take it. The caller holds the commit
+    /// lock and knows every commit. Files in which other processes allocate now are left alone.
     ///
     /// The lock is held: what is punched must not be given out at the same time.
     pub(super) fn punch(&self) -> Result<(), StorageError> {
+        let _locking = self.locking.lock();
         let mut inner = self.inner.lock();
         let free = inner.free(self.cap_pages);
         let tail = free.tail();
@@ -339,6 +435,12 @@ impl Extents {
         inner.ready_pages.clear();
         for name in self.files.list("data")? {
             let Some(number) = data_number(&name) else { continue };
+            if !inner.mine.contains(&number) {
+                if !self.members.try_lock_data(number)? {
+                    continue;
+                }
+                inner.mine.insert(number);
+            }
             let file = self.file(number)?;
             let len = file.len()?;
             for (place, pages) in ranges.iter().filter(|(place, _)| place.file == number) {
@@ -353,6 +455,7 @@ impl Extents {
             };
             file.punch(unused, len.saturating_sub(unused))?;
         }
+        self.unlock_files(&mut inner);
         Ok(())
     }
 }
@@ -398,7 +501,8 @@ mod tests {
     use super::*;
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::Simulated;
-    use std::sync::Arc;
+    use crate::storage::local::private_words;
+    use std::time::Duration;
 
     const WISH: Allocation = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
 
@@ -406,30 +510,35 @@ mod tests {
         let disk: Arc<dyn Backend> = Arc::new(Simulated::new().unwrap());
         let files = Files::new(disk, true);
         files.create_dir("data").unwrap();
-        Extents::new(files, 64, Space::default())
+        let members = Members::join(&files, &[0; 16], private_words, Duration::ZERO).unwrap();
+        Extents::new(files, Arc::new(members), 64, Space::default())
+    }
+
+    fn allocate(extents: &Extents) -> Place {
+        extents.allocate(&WISH, &|| Ok(())).unwrap()
     }
 
     /// What a transaction may do while another thread packs.
     #[test]
     fn space_given_back_right_after_a_pack_is_given_out_once() {
         let extents = extents();
-        let kept = extents.allocate(&WISH).unwrap();
-        let given_back = extents.allocate(&WISH).unwrap();
+        let kept = allocate(&extents);
+        let given_back = allocate(&extents);
         extents.repack(Space::default(), Ranges::default());
         extents.free(given_back, 1);
-        let (one, other) = (extents.allocate(&WISH).unwrap(), extents.allocate(&WISH).unwrap());
+        let (one, other) = (allocate(&extents), allocate(&extents));
         assert_eq!(BTreeSet::from([kept, one, other]).len(), 3);
     }
 
     #[test]
     fn space_of_a_snapshot_that_is_gone_is_given_out_once() {
         let extents = extents();
-        let place = extents.allocate(&WISH).unwrap();
+        let place = allocate(&extents);
         let limbo = [(place, 1)].into_iter().collect();
         extents.free(place, 1);
         extents.repack(Space::default(), limbo);
         extents.unpin(&Ranges::default());
-        let (one, other) = (extents.allocate(&WISH).unwrap(), extents.allocate(&WISH).unwrap());
+        let (one, other) = (allocate(&extents), allocate(&extents));
         assert_ne!(one, other);
     }
 }

@@ -80,10 +80,28 @@ impl Ranges {
         before.into_iter().chain(inside).map(|(&(_, from), &to)| overlap((from, to))).sum()
     }
 
+    /// The parts of these pages that are in.
+    fn overlaps(&self, place: Place, pages: u64) -> Vec<(Place, u64)> {
+        let (start, end) = (place.page, place.after(pages).page);
+        let before = self.ranges.range(..(place.file, start)).next_back();
+        let before = before.filter(|&(&(file, _), _)| file == place.file);
+        let inside = self.ranges.range((place.file, start)..(place.file, end));
+        let overlap = |(&(file, from), &to): (&(u32, u64), &u64)| {
+            let (from, to) = (from.max(start), to.min(end));
+            (from < to).then(|| (Place { file, page: from }, to - from))
+        };
+        before.into_iter().chain(inside).filter_map(overlap).collect()
+    }
+
     /// The range that holds a page.
     fn holding(&self, place: Place) -> Option<(Place, u64)> {
         let (&(file, page), &end) = self.ranges.range(..=(place.file, place.page)).next_back()?;
         (file == place.file && place.page < end).then_some((Place { file, page }, end))
+    }
+
+    /// Whether any page of file `file` is in.
+    pub(super) fn has_file(&self, file: u32) -> bool {
+        self.ranges.range((file, 0)..=(file, u64::MAX)).next().is_some()
     }
 
     /// First page and number of pages of each range, ascending.
@@ -110,6 +128,8 @@ const CANDIDATES_MAX: usize = 32;
 /// Files without any used page, in a row, that are given out again. What is read from a disk may
 /// say any number.
 const UNUSED_FILES_MAX: usize = 1024;
+/// Fresh files tried, one after the other, when all others belong to other processes.
+const FRESH_FILES: usize = 2048;
 
 /// The free pages of all data files.
 pub(super) struct FreeSpace {
@@ -168,28 +188,69 @@ impl FreeSpace {
         &self.free
     }
 
-    /// Gives out pages; `None` if no file can hold as many or all files are full.
-    pub(super) fn allocate(&mut self, wish: &Allocation) -> Option<Granted> {
+    /// Gives out pages in one of the files `mine`; `None` if those have no room for as many.
+    pub(super) fn allocate(&mut self, wish: &Allocation, mine: &BTreeSet<u32>) -> Option<Granted> {
         let pages = u64::from(wish.pages);
         let align = u64::from(wish.align_pages.max(1));
         let phase = u64::from(wish.phase_pages);
-        if let Some(granted) = wish.near.and_then(|near| self.take_near(near, pages)) {
+        let near = wish.near.filter(|near| mine.contains(&near.file));
+        if let Some(granted) = near.and_then(|near| self.take_near(near, pages)) {
             return Some(granted);
         }
-        if let Some(place) = self.fitting(pages, align, phase) {
+        if let Some(place) = self.fitting(pages, align, phase, mine) {
             self.take_free(place, pages);
             return Some(Granted { place, at_tail: false });
         }
-        let mut place = Place { page: aligned(self.tail.page, align, phase)?, ..self.tail };
-        if place.page.checked_add(pages)? > self.cap_pages {
-            place = Place { file: place.file + 1, page: phase };
-        }
-        if phase + pages > self.cap_pages || place.file >= IN_LOG {
-            return None;
-        }
+        let place = self.at_tail(pages, align, phase).find(|place| mine.contains(&place.file))?;
         self.advance_tail(place);
         self.tail = place.after(pages);
         Some(Granted { place, at_tail: true })
+    }
+
+    /// The files in which a wish could be met, best first, whoever allocates in them now. The list
+    /// ends in more fresh files than there can be processes.
+    pub(super) fn files_for(&self, wish: &Allocation) -> Vec<u32> {
+        let pages = u64::from(wish.pages);
+        let align = u64::from(wish.align_pages.max(1));
+        let sure = pages.saturating_add(align - 1);
+        let mut files: Vec<u32> = wish.near.iter().map(|near| near.file).collect();
+        let fitting: BTreeSet<u32> =
+            self.by_len.range((sure, 0, 0)..).map(|&(_, file, _)| file).collect();
+        files.extend(fitting);
+        let tail = self.at_tail(pages, align, u64::from(wish.phase_pages));
+        files.extend(tail.map(|place| place.file));
+        files
+    }
+
+    /// Where the tail of each file from the last one on would hold the pages.
+    fn at_tail(&self, pages: u64, align: u64, phase: u64) -> impl Iterator<Item = Place> + use<> {
+        let (tail, cap) = (self.tail, self.cap_pages);
+        let first = aligned(tail.page, align, phase).map(|page| Place { page, ..tail });
+        let fresh = (1..).map_while(move |n| {
+            let file = tail.file.checked_add(n).filter(|&file| file < IN_LOG)?;
+            Some(Place { file, page: phase })
+        });
+        let fits = move |place: &Place| place.page.checked_add(pages).is_some_and(|end| end <= cap);
+        let possible = phase.checked_add(pages).is_some_and(|end| end <= cap);
+        let fresh = fresh.take(FRESH_FILES).take_while(move |_| possible);
+        first.into_iter().filter(fits).chain(fresh)
+    }
+
+    /// Takes pages out that somebody else gave out, as far as they are in.
+    pub(super) fn take(&mut self, place: Place, pages: u64) {
+        let end = place.after(pages);
+        let below = match (place.file, place.page) >= (self.tail.file, self.tail.page) {
+            true => 0,
+            false if place.file == self.tail.file => pages.min(self.tail.page - place.page),
+            false => pages,
+        };
+        for (place, pages) in self.free.overlaps(place, below) {
+            self.take_free(place, pages);
+        }
+        if (end.file, end.page) > (self.tail.file, self.tail.page) {
+            self.advance_tail(place.after(below));
+            self.tail = end;
+        }
     }
 
     fn take_near(&mut self, near: Place, pages: u64) -> Option<Granted> {
@@ -206,8 +267,11 @@ impl FreeSpace {
     }
 
     /// A place for `pages` pages in the free ranges.
-    fn fitting(&self, pages: u64, align: u64, phase: u64) -> Option<Place> {
+    fn fitting(&self, pages: u64, align: u64, phase: u64, mine: &BTreeSet<u32>) -> Option<Place> {
         let fits = |&(len, file, page): &(u64, u32, u64)| {
+            if !mine.contains(&file) {
+                return None;
+            }
             let at = aligned(page, align, phase)?;
             (at + pages <= page + len).then_some(Place { file, page: at })
         };
@@ -274,37 +338,38 @@ mod tests {
     #[test]
     fn space_that_was_released_is_given_out_before_fresh_space() {
         let mut space = FreeSpace::around(&Ranges::default(), 1 << 20);
-        let first = space.allocate(&wish(8, 1, 0)).unwrap();
-        let second = space.allocate(&wish(8, 1, 0)).unwrap();
+        let first = space.allocate_alone(&wish(8, 1, 0)).unwrap();
+        let second = space.allocate_alone(&wish(8, 1, 0)).unwrap();
         assert!(first.at_tail && second.at_tail);
         space.release(first.place, 8);
-        let again = space.allocate(&wish(4, 1, 0)).unwrap();
+        let again = space.allocate_alone(&wish(4, 1, 0)).unwrap();
         assert_eq!((again.place, again.at_tail), (first.place, false));
     }
 
     #[test]
     fn a_wish_that_continues_its_array_is_met_where_it_continues() {
         let mut space = FreeSpace::around(&Ranges::default(), 1 << 20);
-        let first = space.allocate(&wish(512, 512, 0)).unwrap();
+        let first = space.allocate_alone(&wish(512, 512, 0)).unwrap();
         let near = Some(first.place.after(512));
-        let next = space.allocate(&Allocation { near, ..wish(512, 512, 0) }).unwrap();
+        let next = space.allocate_alone(&Allocation { near, ..wish(512, 512, 0) }).unwrap();
         assert_eq!(next.place, first.place.after(512));
     }
 
     #[test]
     fn no_file_grows_above_its_cap() {
         let mut space = FreeSpace::around(&Ranges::default(), 10);
-        assert_eq!(space.allocate(&wish(6, 1, 0)).unwrap().place, Place { file: 0, page: 0 });
-        assert_eq!(space.allocate(&wish(6, 1, 0)).unwrap().place, Place { file: 1, page: 0 });
-        assert_eq!(space.allocate(&wish(4, 1, 0)).unwrap().place, Place { file: 0, page: 6 });
-        assert_eq!(space.allocate(&wish(11, 1, 0)), None);
+        assert_eq!(space.allocate_alone(&wish(6, 1, 0)).unwrap().place, Place { file: 0, page: 0 });
+        assert_eq!(space.allocate_alone(&wish(6, 1, 0)).unwrap().place, Place { file: 1, page: 0 });
+        assert_eq!(space.allocate_alone(&wish(4, 1, 0)).unwrap().place, Place { file: 0, page: 6 });
+        assert_eq!(space.allocate_alone(&wish(11, 1, 0)), None);
     }
 
     #[test]
     fn a_file_is_filled_to_its_last_page() {
         let mut space = FreeSpace::around(&Ranges::default(), 10);
         let place = |file, page| Some(Place { file, page });
-        let allocated = |space: &mut FreeSpace, wish| space.allocate(&wish).map(|got| got.place);
+        let allocated =
+            |space: &mut FreeSpace, wish| space.allocate_alone(&wish).map(|got| got.place);
         assert_eq!(allocated(&mut space, wish(6, 1, 0)), place(0, 0));
         assert_eq!(allocated(&mut space, wish(4, 1, 0)), place(0, 6));
         assert_eq!(allocated(&mut space, wish(10, 1, 0)), place(1, 0));
@@ -317,9 +382,9 @@ mod tests {
     #[test]
     fn what_would_continue_beyond_the_end_of_a_file_begins_the_next() {
         let mut space = FreeSpace::around(&Ranges::default(), 10);
-        let first = space.allocate(&wish(6, 1, 0)).unwrap();
+        let first = space.allocate_alone(&wish(6, 1, 0)).unwrap();
         let near = Some(first.place.after(6));
-        let next = space.allocate(&Allocation { near, ..wish(5, 1, 0) }).unwrap();
+        let next = space.allocate_alone(&Allocation { near, ..wish(5, 1, 0) }).unwrap();
         assert_eq!(next.place, Place { file: 1, page: 0 });
     }
 
@@ -332,11 +397,56 @@ mod tests {
         let long = Place { file: 0, page: short + 1 };
         used.insert(long.after(4), 1);
         let mut space = FreeSpace::around(&used, 1 << 20);
-        let got = space.allocate(&wish(1, 4, 0)).unwrap();
+        let got = space.allocate_alone(&wish(1, 4, 0)).unwrap();
         assert_eq!((got.place, got.at_tail), (Place { page: short + 4, ..long }, false));
     }
 
+    impl FreeSpace {
+        /// Gives out pages when no other process has a file.
+        fn allocate_alone(&mut self, wish: &Allocation) -> Option<Granted> {
+            let all = self.files_for(wish).into_iter().chain(0..4).collect();
+            self.allocate(wish, &all)
+        }
+    }
+
+    #[test]
+    fn what_others_have_is_left_to_them() {
+        let mut space = FreeSpace::around(&Ranges::default(), 10);
+        let mine = BTreeSet::from([1]);
+        let got = |space: &mut FreeSpace| space.allocate(&wish(4, 1, 0), &mine).map(|g| g.place);
+        assert_eq!(got(&mut space), Some(Place { file: 1, page: 0 }));
+        assert_eq!(got(&mut space), Some(Place { file: 1, page: 4 }));
+        assert_eq!(got(&mut space), None, "file 1 is full, and file 0 is not ours");
+        assert_eq!(space.files_for(&wish(4, 1, 0))[..3], [0, 2, 3]);
+    }
+
     proptest! {
+        #[test]
+        fn what_others_gave_out_is_not_given_out_again(
+            taken in prop::collection::vec((0u32..3, 0u64..90, 1u64..10), 1..12),
+            wishes in prop::collection::vec(1u32..20, 1..12),
+        ) {
+            let mut space = FreeSpace::around(&Ranges::default(), 100);
+            let mut model = Ranges::default();
+            let taken = taken.into_iter().map(|(file, page, n)| (Place { file, page }, n));
+            let wishes = wishes.into_iter().map(Some).chain(std::iter::repeat(None));
+            for ((place, pages), pages_wanted) in taken.zip(wishes) {
+                space.take(place, pages);
+                model.insert(place, pages);
+                if let Some(wanted) = pages_wanted {
+                    let got = space.allocate_alone(&wish(wanted, 1, 0)).unwrap().place;
+                    prop_assert_eq!(model.pages_in(got, u64::from(wanted)), 0);
+                    model.insert(got, u64::from(wanted));
+                }
+                for (place, pages) in space.ranges().iter() {
+                    prop_assert_eq!(model.pages_in(place, pages), 0, "free and taken");
+                }
+                for (place, pages) in model.iter() {
+                    prop_assert!(place.after(pages) <= space.tail() || place.file < space.tail().file);
+                }
+            }
+        }
+
         #[test]
         fn ranges_equal_a_set_of_pages(
             steps in prop::collection::vec((any::<bool>(), 0u32..2, 0u64..20, 0u64..8), 0..24),
@@ -394,7 +504,7 @@ mod tests {
                 let (align, phase) = (1 << align, phase % (1 << align));
                 let last = given.last().filter(|_| near).map(|(place, n)| place.after(*n));
                 let wish = Allocation { near: last, ..wish(pages, align, phase) };
-                let place = space.allocate(&wish).unwrap().place;
+                let place = space.allocate_alone(&wish).unwrap().place;
                 let pages = u64::from(pages);
                 prop_assert!(place.page + pages <= CAP);
                 prop_assert!(

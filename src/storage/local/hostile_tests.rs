@@ -60,7 +60,7 @@ fn a_newest_log_file_that_was_removed_is_missed_by_the_checkpoint_that_stands_in
     }
     engine.checkpoint(&head).unwrap();
     drop(engine);
-    disk.remove(&log_header::log_path(1)).unwrap();
+    disk.remove(&log_path(1)).unwrap();
     let error = LocalEngine::open(&backend, Mode::ReadWrite, &small()).err().unwrap().to_string();
     assert!(error.contains("log/0000000001.log") && error.contains("missing"), "{error}");
 }
@@ -157,7 +157,8 @@ fn an_extent_that_is_listed_twice_is_refused_and_two_commits_that_disagree_are_d
         catalog: Vec::new(),
         data: vec![change],
     };
-    engine.append(&draft).unwrap();
+    let record = engine.append(&draft).unwrap();
+    engine.settle(record.tid).unwrap();
     let report = engine.check(true, &mut |_, _| {}).unwrap();
     assert!(
         report.damage.iter().any(|damage| damage.what.contains("different checksums")),

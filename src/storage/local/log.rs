@@ -10,10 +10,12 @@
 //!
 //! 1. Disk space is set aside before a record is written, so a full disk is noticed while nothing
 //!    has changed.
-//! 2. A record is written by one call and synced before `append` returns `Ok`.
+//! 2. A record is written by one call while its writer holds the commit lock and has read all that
+//!    lies before it. It counts when a sync that began later has ended well.
 //! 3. After a failed attempt the file is cut to what it was and the cut is synced before anything
 //!    else is written there: old and new sectors never lie side by side.
-//! 4. A log file is complete up to its last record before the next file exists.
+//! 4. A log file is durable up to its last record before the next file exists.
+//! 5. At most `UNSETTLED_MAX` records lie after the newest one that is known to be durable.
 //!
 //! # Failure
 //!
@@ -32,6 +34,7 @@ use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{DataChange, Draft, DraftSource, Record};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
 
@@ -69,6 +72,9 @@ pub(super) struct Chain {
     pub(super) oldest: Tid,
 }
 
+/// Most records that wait for a sync.
+pub(super) const UNSETTLED_MAX: u64 = 1024;
+
 struct Inner {
     chain: Chain,
     tail: Tail,
@@ -88,14 +94,26 @@ pub(super) struct Log {
     store: StoreId,
     roll_bytes: u64,
     inner: Mutex<Inner>,
+    // The newest commit that is known to be durable.
+    durable: AtomicU64,
+    // Number of the first file of the chain, for who must not wait.
+    generation: AtomicU64,
     // Open files of the chain, and of former chains while pinned states map them.
     open: RwLock<BTreeMap<u32, StoreFile>>,
 }
 
+/// What reading on came to.
+pub(super) enum ReadOn {
+    /// The end, or the commit asked for, after these records.
+    Here(Vec<Arc<Record>>),
+    /// Another process packed the log: it goes on in a chain of its own.
+    NewChain,
+}
+
 /// What walking over the log came to.
 pub(super) enum Step {
-    /// A record, and where the next one is.
-    Record(Arc<Record>, Tail),
+    /// A record, where the next one is, and the newest commit its writer knew to be durable.
+    Record(Arc<Record>, Tail, Tid),
     /// The end of the log: where the next record goes.
     End(Tail),
     /// A frame that is not whole.
@@ -128,15 +146,13 @@ impl Log {
             checkpointed: tail,
         };
         let open = RwLock::new(BTreeMap::new());
-        Self { files, store, roll_bytes, inner: Mutex::new(inner), open }
+        let (inner, durable) = (Mutex::new(inner), AtomicU64::new(tail.tid.0));
+        let generation = AtomicU64::new(u64::from(chain.first));
+        Self { files, store, roll_bytes, inner, durable, generation, open }
     }
 
     pub(super) fn seal(&self, file: u32) -> Seal {
         Seal::new(&self.store, file)
-    }
-
-    pub(super) fn is_writable(&self) -> bool {
-        self.files.is_writable()
     }
 
     /// Makes the names of the log files durable.
@@ -150,6 +166,21 @@ impl Log {
 
     pub(super) fn tail(&self) -> Tail {
         self.inner.lock().tail
+    }
+
+    /// The number of the first file of the chain. Never waits.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The newest commit that is known to be durable.
+    pub(super) fn durable(&self) -> Tid {
+        Tid(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Notes that commit `tid` is durable.
+    pub(super) fn set_durable(&self, tid: Tid) {
+        self.durable.fetch_max(tid.0, Ordering::AcqRel);
     }
 
     /// Log file `number`, of this chain or of a former one that is still open.
@@ -179,7 +210,8 @@ impl Log {
         }
     }
 
-    /// Appends a record; see [`CommitLog::append`](crate::storage::engine::CommitLog::append).
+    /// Appends a record; see [`CommitLog::append`](crate::storage::engine::CommitLog::append). It is
+    /// not durable yet.
     pub(super) fn append(&self, draft: &Draft<'_>) -> Result<Record, StorageError> {
         let mut inner = self.inner.lock();
         assert!(draft.tid == inner.tail.tid.next(), "a record follows the head of the log");
@@ -188,12 +220,12 @@ impl Log {
         }
         let encoded = codec::encode_draft(draft);
         let seal = self.seal(inner.tail.position.file);
-        let mut frame = framed(&seal, &inner.tail, draft, &encoded);
+        let mut frame = framed(&seal, &inner.tail, self.durable(), draft, &encoded);
         let end = inner.tail.position.page.saturating_add(frame.pages());
         if end * PAGE_BYTES > self.roll_bytes && inner.tail.position.page > 1 {
             self.roll(&mut inner)?;
             let seal = self.seal(inner.tail.position.file);
-            frame = framed(&seal, &inner.tail, draft, &encoded);
+            frame = framed(&seal, &inner.tail, self.durable(), draft, &encoded);
         }
         let tail = inner.tail;
         let file = self.file(tail.position.file)?;
@@ -252,10 +284,32 @@ impl Log {
                 })?;
                 Err(full)
             }
-            Err(error) => Err(unknown(error)),
-            Ok(()) if planted(Bug::LogNotSynced) => Ok(()),
-            Ok(()) => file.sync().map_err(unknown),
+            other => other.map_err(unknown),
         }
+    }
+
+    /// Makes every record up to the tail durable and returns the newest of them.
+    pub(super) fn sync(&self) -> Result<Tid, StorageError> {
+        // What lies in files before this one is durable (invariant 4).
+        let tail = self.tail();
+        if !planted(Bug::LogNotSynced) {
+            self.file(tail.position.file)?.sync()?;
+        }
+        self.set_durable(tail.tid);
+        Ok(tail.tid)
+    }
+
+    /// Writes the records after the newest durable one again, the same bytes: a sync of them has
+    /// failed, and only what is written anew goes to the disk with the next.
+    pub(super) fn write_again(&self) -> Result<(), StorageError> {
+        let (durable, tail) = (self.durable(), self.tail());
+        if durable >= tail.tid {
+            return Ok(());
+        }
+        let before = self.tail_after(durable)?.position;
+        let start = if before.file == tail.position.file { before.page } else { 1 };
+        let file = self.file(tail.position.file)?;
+        write_again(&file, start, tail.position.page)
     }
 
     /// Begins the next file, which is complete before it has its name (invariant 4).
@@ -268,6 +322,11 @@ impl Log {
             previous: inner.tail.chain,
             has_state: false,
         };
+        // Invariant 4.
+        if self.durable() < inner.tail.tid {
+            self.file(inner.tail.position.file)?.sync()?;
+            self.set_durable(inner.tail.tid);
+        }
         create_log_file(&self.files, &header.encode(&self.store), number)?;
         inner.chain.last = number;
         inner.tail.position = Position { file: number, page: 1 };
@@ -278,9 +337,6 @@ impl Log {
     /// The records after `after` up to `until`.
     pub(super) fn records(&self, after: Tid, until: Tid) -> Result<Vec<Arc<Record>>, StorageError> {
         let mut inner = self.inner.lock();
-        if until > inner.tail.tid {
-            self.follow(&mut inner, until)?;
-        }
         let (oldest, head) = (inner.chain.oldest, inner.tail.tid);
         if after < oldest {
             return Err(StorageError::Forgotten { tid: after, oldest });
@@ -321,7 +377,7 @@ impl Log {
             return Err(StorageError::NoCommit { tid, head: inner.tail.tid });
         };
         match self.step(&before, inner.chain.last, false)? {
-            Step::Record(record, _) => Ok(record),
+            Step::Record(record, ..) => Ok(record),
             Step::End(_) | Step::Broken { damage: None, .. } => {
                 let file = self.file(before.position.file)?;
                 let offset = before.position.page.saturating_mul(PAGE_BYTES);
@@ -339,7 +395,7 @@ impl Log {
             positions.push(at);
             let before = at;
             at = match self.step(&before, inner.chain.last, false)? {
-                Step::Record(_, next) => next,
+                Step::Record(_, next, _) => next,
                 Step::Broken { damage: Some(damage), .. } => return Err(damage),
                 Step::End(_) | Step::Broken { damage: None, .. } => {
                     let file = self.file(before.position.file)?;
@@ -450,7 +506,7 @@ impl Log {
             Ok(record) => {
                 let position = Position { file: number, page: page + head.pages() };
                 let tail = Tail { tid: head.tid, position, chain: frame.chain };
-                Step::Record(Arc::new(record), tail)
+                Step::Record(Arc::new(record), tail, head.durable)
             }
         }
     }
@@ -529,6 +585,7 @@ impl Log {
             allocated_end_bytes: 0,
             checkpointed: tails[0],
         };
+        self.generation.store(u64::from(chain.first), Ordering::Release);
         drop(inner);
         self.keep_open(pinned);
     }
@@ -545,29 +602,68 @@ impl Log {
         self.open.read().keys().next().is_some_and(|&number| number < first)
     }
 
-    /// Takes in what another process appended, as far as `until`.
-    fn follow(&self, inner: &mut Inner, until: Tid) -> Result<(), StorageError> {
+    /// Takes in what other processes appended, up to commit `until`.
+    ///
+    /// Who holds the commit lock may `cut`: then what is not whole is what a dead process left.
+    /// Otherwise somebody may be writing it just now, and it is left for later.
+    pub(super) fn read_on(&self, until: Tid, cut: bool) -> Result<ReadOn, StorageError> {
+        let mut inner = self.inner.lock();
+        let mut records = Vec::new();
         while inner.tail.tid < until {
-            let next = inner.tail.position.file.saturating_add(1);
-            let last = match self.files.try_open(&log_path(next), Access::Read)? {
-                Some(_) => next,
-                None => inner.tail.position.file,
-            };
-            match self.step(&inner.tail, last, false)? {
-                Step::Record(record, tail) => {
+            match self.step(&inner.tail, inner.chain.last, cut)? {
+                Step::Record(record, tail, _) => {
                     inner.chain.last = tail.position.file;
-                    inner.advance(record, tail);
+                    inner.allocated_end_bytes = 0;
+                    inner.advance(Arc::clone(&record), tail);
+                    records.push(record);
                 }
                 Step::End(tail) => {
                     inner.tail = tail;
+                    let next = next_number(inner.chain.last)?;
+                    let Some(file) = self.files.try_open(&log_path(next), Access::Read)? else {
+                        break;
+                    };
+                    let header = LogHeader::read(&file, &self.store, next)?;
+                    if header.chain_base != inner.chain.first {
+                        return Ok(ReadOn::NewChain);
+                    }
+                    inner.chain.last = next;
+                }
+                Step::Broken { at, damage: None, .. } if cut => {
+                    self.cut(at)?;
+                    inner.tail.position = at;
+                    inner.chain.last = at.file;
+                    inner.allocated_end_bytes = 0;
                     break;
                 }
-                Step::Broken { damage: None, .. } => break,
-                Step::Broken { damage: Some(damage), .. } => return Err(damage),
+                Step::Broken { damage: Some(damage), .. } if cut => return Err(damage),
+                Step::Broken { .. } => break,
             }
         }
-        Ok(())
+        Ok(ReadOn::Here(records))
     }
+
+    /// Takes away what follows a place, durably: new sectors must not meet old ones.
+    pub(super) fn cut(&self, at: Position) -> Result<(), StorageError> {
+        let file = self.file(at.file)?;
+        file.set_len(at.page * PAGE_BYTES)?;
+        if planted(Bug::CutNotSynced) { Ok(()) } else { file.sync() }
+    }
+
+    /// Goes on as `other`, which was opened anew on the same store. Files stay open.
+    pub(super) fn become_other(&self, other: &Self) {
+        let (mut inner, mut others) = (self.inner.lock(), other.inner.lock());
+        std::mem::swap(&mut *inner, &mut *others);
+        self.generation.store(u64::from(inner.chain.first), Ordering::Release);
+        self.set_durable(other.durable());
+    }
+}
+
+/// Writes pages of a log file again, as they are.
+pub(super) fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {
+    let mut bytes = vec![0; super::to_usize((end - start) * PAGE_BYTES)];
+    file.read_exact_at(&mut bytes, start * PAGE_BYTES)?;
+    file.write_at(&[&bytes], start * PAGE_BYTES)
 }
 
 impl Inner {
@@ -596,10 +692,11 @@ impl Inner {
     }
 }
 
-/// The frame of a draft that goes to `tail`.
+/// The frame of a draft that goes to `tail`, when commit `durable` is known to be so.
 pub(super) fn framed(
     seal: &Seal,
     tail: &Tail,
+    durable: Tid,
     draft: &Draft<'_>,
     encoded: &codec::EncodedDraft<'_>,
 ) -> NewFrame {
@@ -608,8 +705,7 @@ pub(super) fn framed(
         tid: draft.tid,
         base: draft.base,
         time_ns: draft.time_ns,
-        // Invariant 2: whatever is in the log when a record is written is durable.
-        durable: tail.tid,
+        durable,
         previous: tail.chain,
         body: &encoded.body,
         inline: &encoded.inline,

@@ -7,8 +7,7 @@
 //!
 //! # Invariants
 //!
-//! 1. One process writes: it holds byte 0 of `shared` exclusively. Readers share byte 1, and who
-//!    packs holds byte 1 exclusively.
+//! 1. Who appends to the log holds the commit lock and has read all of it ([`members`]).
 //! 2. `format.json` exists only in a directory where everything else exists already.
 //!
 //! # Failure
@@ -26,43 +25,45 @@ mod frame;
 mod free_space;
 mod log;
 mod log_header;
+mod members;
 mod names;
 mod pack;
 mod recovery;
 mod segment_file;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use format::{FORMAT_VERSION, Format};
 
 use super::StorageError;
-use super::backend::{Access, Backend, ByteLock, Files, StoreFile};
+use super::backend::{Access, Backend, Files, MapWords, StoreFile};
 use super::check::Report;
 use super::engine::{
-    Allocation, BlobStore, CommitLog, Engine, ExtentFile, Packed, UnnamedFile, Usage,
+    Allocation, BlobStore, CommitLock, CommitLog, Company, Engine, ExtentFile, Member, Packed,
+    UnnamedFile, Usage,
 };
 use super::extent::{IN_LOG, Place};
 use super::planted::{Bug, planted};
 use super::record::{Draft, DraftSource, Record};
-use super::state::State;
-use crate::sync::{Mutex, thread};
+use super::state::{Space, State};
+use super::words::{PrivateWords, SharedWords};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, Tid};
 use checkpoint::Checkpoint;
 use extents::Extents;
-use log::Log;
-use log_header::LogHeader;
+use log::{Log, ReadOn, UNSETTLED_MAX};
+use log_header::{LogHeader, log_number, log_path};
+use members::{Members, SHARED_BYTES, SHARED_PATH, Told};
+use recovery::How;
 
 /// The bytes of a store's uuid.
 type StoreId = [u8; 16];
 
-const SHARED_PATH: &str = "shared";
 const DIRECTORIES: [&str; 3] = ["log", "data", "checkpoint"];
-const WRITER_BYTE: u64 = 0;
-const READERS_BYTE: u64 = 1;
-/// How long opening for reading waits for a pack to end.
-const READER_ATTEMPTS: u32 = 400;
-const READER_PAUSE: Duration = Duration::from_millis(5);
+/// How long a commit looks on while another process makes the log durable before it does so itself.
+const SYNC_PATIENCE: Duration = Duration::from_millis(2);
 
 /// Sizes that a store is created and opened with. They are not part of the format.
 #[derive(Clone, Debug)]
@@ -75,6 +76,19 @@ pub struct LocalOptions {
     pub data_file_pages: u64,
     /// A checkpoint pays when as many bytes of log follow the newest one.
     pub checkpoint_bytes_min: u64,
+    /// How words are shared with other processes.
+    pub map_words: MapWords,
+    /// How long to wait for a process that commits.
+    pub commit_wait: Duration,
+}
+
+/// Words for a process that shares with nobody.
+pub(crate) fn private_words(
+    _: Arc<std::os::fd::OwnedFd>,
+    count: usize,
+    _: bool,
+) -> std::io::Result<Arc<dyn SharedWords>> {
+    Ok(Arc::new(PrivateWords::new(count)))
 }
 
 impl Default for LocalOptions {
@@ -84,6 +98,8 @@ impl Default for LocalOptions {
             log_roll_bytes: 64 << 20,
             data_file_pages: (64 << 30) / PAGE_BYTES,
             checkpoint_bytes_min: 1 << 20,
+            map_words: private_words,
+            commit_wait: Duration::from_secs(10),
         }
     }
 }
@@ -91,9 +107,9 @@ impl Default for LocalOptions {
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Reading and committing; one opener at a time.
+    /// Reading and committing.
     ReadWrite,
-    /// Reading only, beside a writer and other readers; also on a read-only file system.
+    /// Reading only; also on a read-only file system.
     ReadOnly,
 }
 
@@ -106,27 +122,15 @@ pub struct LocalEngine {
     extents: Extents,
     // The newest checkpoint.
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
-    locks: Option<Locks>,
-}
-
-/// Holds the locks of invariant 1.
-///
-/// They belong to the open file, which a child of fork shares, if only until it starts a program:
-/// so they are given back by name when the engine goes, and by nobody but the process that took
-/// them.
-struct Locks {
-    shared: StoreFile,
-    process: u32,
-}
-
-impl Drop for Locks {
-    fn drop(&mut self) {
-        if std::process::id() == self.process {
-            // Giving a lock back does not fail; if it did, closing the file gives it back.
-            let _ = self.shared.try_lock(WRITER_BYTE, ByteLock::None);
-            let _ = self.shared.try_lock(READERS_BYTE, ByteLock::None);
-        }
-    }
+    members: Arc<Members>,
+    // Held while the log is read on, so that nobody sees records of which the extents are not noted.
+    following: Mutex<()>,
+    // Held while the log is made durable.
+    settling: Mutex<()>,
+    // Whether log files of former chains are there, which somebody may still look at.
+    leftovers: AtomicBool,
+    // After a pack: the number of its log file, and the space it kept for others.
+    held: Mutex<Option<(u32, Space)>>,
 }
 
 impl LocalEngine {
@@ -155,7 +159,9 @@ impl LocalEngine {
             files.create_dir(directory)?;
         }
         if !names.contains(&SHARED_PATH.to_owned()) {
-            files.create(SHARED_PATH)?.sync()?;
+            let shared = files.create(SHARED_PATH)?;
+            shared.set_len(SHARED_BYTES)?;
+            shared.sync()?;
         }
         let header =
             LogHeader { file: 0, chain_base: 0, base: Tid::ZERO, previous: 0, has_state: false };
@@ -169,8 +175,10 @@ impl LocalEngine {
     ///
     /// # Errors
     ///
-    /// [`StorageError::NotAStore`], [`StorageError::Version`], [`StorageError::Locked`] if
-    /// another process writes, [`StorageError::Corrupted`] if acknowledged commits are damaged.
+    /// [`StorageError::NotAStore`], [`StorageError::Version`], [`StorageError::Busy`] if another
+    /// process does not end its commit, [`StorageError::Locked`] if a reader without permission to
+    /// write has to wait for a pack too long, [`StorageError::Corrupted`] if acknowledged commits
+    /// are damaged.
     pub fn open(
         backend: &Arc<dyn Backend>,
         mode: Mode,
@@ -178,24 +186,41 @@ impl LocalEngine {
     ) -> Result<(Self, State), StorageError> {
         let files = Files::new(Arc::clone(backend), mode == Mode::ReadWrite);
         let format = Format::read(&files)?;
-        let process = std::process::id();
-        let locks = lock(&files)?.map(|shared| Locks { shared, process });
         let store = *format.uuid.as_bytes();
-        let found = recovery::recover(&files, &store, options)?;
+        let members = Members::join(&files, &store, options.map_words, options.commit_wait)?;
+        let members = Arc::new(members);
+        let found = match mode {
+            Mode::ReadWrite => opened_to_write(&files, &store, options, &members)?,
+            Mode::ReadOnly => {
+                // What no process says to be durable need not be, while one is there to say so.
+                let until = match members.is_alone()? {
+                    true => Tid(u64::MAX),
+                    false => members.newest().unwrap_or(Tid(u64::MAX)),
+                };
+                recovery::recover(&files, &store, options, How::to_read(until))?
+            }
+        };
+        found.log.set_durable(found.head.tid);
         let log = Arc::new(found.log);
         let used = found.head.space.clone();
+        let shared = Arc::clone(&members);
         let engine = Self {
-            extents: Extents::new(files.clone(), options.data_file_pages, used),
+            extents: Extents::new(files.clone(), shared, options.data_file_pages, used),
             checkpoint: Mutex::new(None),
             options: options.clone(),
             files,
             format,
             log,
-            locks,
+            members,
+            following: Mutex::new(()),
+            settling: Mutex::new(()),
+            leftovers: AtomicBool::new(false),
+            held: Mutex::new(None),
         };
         if let Some(checkpoint) = found.checkpoint {
             engine.adopt(checkpoint);
         }
+        engine.members.pin(None, engine.log.chain().first);
         Ok((engine, found.head))
     }
 
@@ -222,6 +247,16 @@ impl LocalEngine {
         checkpoint.segments().rescue_with(Box::new(move || from_log(&log, tid)));
     }
 
+    fn write_checkpoint(&self, state: &State) -> Result<State, StorageError> {
+        let tail = self.log.tail_after(state.tid)?;
+        let first = self.log.chain().first;
+        let written = checkpoint::write(&self.files, self.store(), state, tail, first)?;
+        let based = written.state();
+        self.adopt(written);
+        checkpoint::prune(&self.files)?;
+        Ok(based)
+    }
+
     fn require_writable(&self) -> Result<(), StorageError> {
         match () {
             () if !self.files.is_writable() => Err(StorageError::ReadOnly),
@@ -229,6 +264,32 @@ impl LocalEngine {
             () => Ok(()),
         }
     }
+}
+
+/// Opens the log for writing, alone or beside others, and tells them what is durable.
+fn opened_to_write(
+    files: &Files,
+    store: &StoreId,
+    options: &LocalOptions,
+    members: &Members,
+) -> Result<recovery::Recovered, StorageError> {
+    members.lock_commits()?;
+    let _lock = CommitLock::new(|| members.unlock_commits());
+    let alone = members.is_alone()? && members.try_lock_readers_out()?;
+    if alone {
+        // What the words say may come from before a power cut.
+        members.forget();
+    }
+    members.prepare();
+    let how = How { until: Tid(u64::MAX), mend: true, tidy: alone };
+    let found = recovery::recover(files, store, options, how);
+    if alone {
+        members.unlock_readers();
+    }
+    let found = found?;
+    members.set_settled();
+    members.correct(found.head.tid);
+    Ok(found)
 }
 
 /// The state of commit `tid` out of the log alone.
@@ -279,34 +340,10 @@ fn is_unfinished_creation(files: &Files, names: &[String]) -> Result<bool, Stora
     Ok(true)
 }
 
-/// Takes the locks of invariant 1.
-fn lock(files: &Files) -> Result<Option<StoreFile>, StorageError> {
-    let locked =
-        |who: &str| Err(StorageError::Locked { path: files.location(), who: who.to_owned() });
-    if files.is_writable() {
-        let shared = match files.try_open(SHARED_PATH, Access::Write)? {
-            Some(shared) => shared,
-            None => files.create(SHARED_PATH)?,
-        };
-        return match shared.try_lock(WRITER_BYTE, ByteLock::Exclusive)? {
-            true => Ok(Some(shared)),
-            false => locked("another process has it open for writing"),
-        };
-    }
-    let Some(shared) = files.try_open(SHARED_PATH, Access::Read)? else { return Ok(None) };
-    for _ in 0..READER_ATTEMPTS {
-        if shared.try_lock(READERS_BYTE, ByteLock::Shared)? {
-            return Ok(Some(shared));
-        }
-        thread::sleep(READER_PAUSE);
-    }
-    locked("another process packs it; try again later")
-}
-
 /// Where `place` is, for people.
 fn location(place: Place) -> String {
     let path = match place.in_log() {
-        true => log_header::log_path(place.file & !IN_LOG),
+        true => log_path(place.file & !IN_LOG),
         false => extents::data_path(place.file),
     };
     format!("{path} at byte {}", place.page.saturating_mul(PAGE_BYTES))
@@ -320,7 +357,7 @@ fn to_usize(n: u64) -> usize {
 impl BlobStore for LocalEngine {
     fn allocate(&self, wish: &Allocation) -> Result<Place, StorageError> {
         self.require_writable()?;
-        self.extents.allocate(wish)
+        self.allocated(wish)
     }
 
     fn write(&self, place: Place, bytes: &[u8]) -> Result<(), StorageError> {
@@ -392,7 +429,100 @@ impl LocalEngine {
     }
 }
 
+impl LocalEngine {
+    fn allocated(&self, wish: &Allocation) -> Result<Place, StorageError> {
+        self.extents.allocate(wish, &|| self.read_on(Tid(u64::MAX), false))
+    }
+
+    /// Takes in what other processes appended, up to commit `until`.
+    fn read_on(&self, until: Tid, cut: bool) -> Result<(), StorageError> {
+        let _following = self.following.lock();
+        loop {
+            match self.log.read_on(until, cut)? {
+                ReadOn::Here(records) => {
+                    records.iter().for_each(|record| self.extents.commit(record));
+                    return Ok(());
+                }
+                ReadOn::NewChain => self.open_again(until)?,
+            }
+        }
+    }
+
+    /// Goes over to the chain of log files that another process began with a pack.
+    fn open_again(&self, until: Tid) -> Result<(), StorageError> {
+        let how = How::to_read(until);
+        let found = recovery::recover(&self.files, self.store(), &self.options, how)?;
+        self.extents.go_over(found.head.space);
+        self.log.become_other(&found.log);
+        *self.checkpoint.lock() = None;
+        if let Some(checkpoint) = found.checkpoint {
+            self.adopt(checkpoint);
+        }
+        Ok(())
+    }
+
+    /// Makes all of the log durable when nobody knows what is, and says so.
+    fn find_newest(&self) -> Result<Tid, StorageError> {
+        if !self.files.is_writable() {
+            self.read_on(Tid(u64::MAX), false)?;
+            self.log.set_durable(self.log.tail().tid);
+            return Ok(self.log.durable());
+        }
+        self.require_writable()?;
+        let tid = {
+            let _lock = self.lock()?;
+            self.members.prepare();
+            self.catch_up()?
+        };
+        self.settle(tid)?;
+        Ok(self.log.durable())
+    }
+
+    /// Deletes log files of former chains, unless somebody may still open them.
+    fn remove_leftovers(&self) -> Result<(), StorageError> {
+        let first = self.log.chain().first;
+        let others = self.members.others_pins()?;
+        let may_look = |chain: Told| !matches!(chain, Told::Number(n) if n >= u64::from(first));
+        if others.iter().any(|&(_, _, chain)| may_look(chain)) {
+            self.leftovers.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let aside = self.files.aside();
+        for number in self.files.list("log")?.iter().filter_map(|name| log_number(name)) {
+            if number < first {
+                aside.remove(&log_path(number))?;
+            }
+        }
+        self.leftovers.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn unknown(&self, tid: Tid, source: StorageError) -> StorageError {
+        self.members.set_unsettled();
+        StorageError::Unknown { tid, source: Box::new(source) }
+    }
+}
+
 impl CommitLog for LocalEngine {
+    fn lock(&self) -> Result<CommitLock<'_>, StorageError> {
+        self.members.lock_commits()?;
+        Ok(CommitLock::new(|| self.members.unlock_commits()))
+    }
+
+    fn catch_up(&self) -> Result<Tid, StorageError> {
+        self.require_writable()?;
+        self.read_on(Tid(u64::MAX), true)?;
+        if let Some(newest) = self.members.newest() {
+            self.log.set_durable(newest.min(self.log.tail().tid));
+        }
+        if self.members.is_unsettled() {
+            self.log.write_again()?;
+            self.log.sync()?;
+            self.members.set_settled();
+        }
+        Ok(self.log.tail().tid)
+    }
+
     fn append(&self, draft: &Draft<'_>) -> Result<Record, StorageError> {
         self.require_writable()?;
         let stored = draft.data.iter().filter_map(|change| match &change.source {
@@ -401,6 +531,9 @@ impl CommitLog for LocalEngine {
         });
         self.extents.admit(stored.clone())?;
         self.log.admit(stored)?;
+        if self.log.tail().tid.0 - self.log.durable().0 >= UNSETTLED_MAX {
+            self.log.sync()?;
+        }
         let record = self.log.append(draft)?;
         if planted(Bug::RecordBeforeData) {
             self.extents.sync()?;
@@ -409,12 +542,81 @@ impl CommitLog for LocalEngine {
         Ok(record)
     }
 
+    fn settle(&self, tid: Tid) -> Result<(), StorageError> {
+        let _settling = self.settling.lock();
+        let begin = Instant::now();
+        loop {
+            if let Some(newest) = self.members.newest() {
+                self.log.set_durable(newest.min(self.log.tail().tid));
+            }
+            if self.log.durable() >= tid {
+                break;
+            }
+            if self.files.latch().is_shut() {
+                return Err(self.unknown(tid, StorageError::Poisoned));
+            }
+            // Whoever is at it may have begun before our record was there, or be stopped.
+            let mine = self.members.try_lock_sync()?;
+            if mine || begin.elapsed() > SYNC_PATIENCE {
+                let synced = self.log.sync();
+                if mine {
+                    self.members.unlock_sync();
+                }
+                synced.map_err(|error| self.unknown(tid, error))?;
+                break;
+            }
+            self.members.wait(Tid(tid.0 - 1), SYNC_PATIENCE);
+        }
+        self.members.publish(self.log.durable());
+        Ok(())
+    }
+
+    fn newest(&self) -> Result<Tid, StorageError> {
+        let known = self.log.durable();
+        match self.members.newest() {
+            Some(newest) if newest <= known => Ok(known),
+            Some(newest) => {
+                self.read_on(newest, false)?;
+                self.log.set_durable(newest.min(self.log.tail().tid));
+                Ok(self.log.durable())
+            }
+            None => self.find_newest(),
+        }
+    }
+
+    fn wait(&self, seen: Tid, timeout: Duration) {
+        self.members.wait(seen, timeout);
+    }
+
     fn records(&self, after: Tid, until: Tid) -> Result<Vec<Arc<Record>>, StorageError> {
         self.log.records(after, until)
     }
 
     fn oldest(&self) -> Tid {
         self.log.chain().oldest
+    }
+}
+
+impl Company for LocalEngine {
+    fn pin(&self, oldest: Option<Tid>, generation: u64) {
+        let chain = u32::try_from(generation).unwrap_or(0);
+        self.members.pin(oldest, chain);
+    }
+
+    fn floor(&self) -> Tid {
+        self.members.floor()
+    }
+
+    fn expired(&self) -> Option<Tid> {
+        self.members.expired()
+    }
+
+    fn generation(&self) -> u64 {
+        self.log.generation()
+    }
+
+    fn members(&self) -> Result<Vec<Member>, StorageError> {
+        self.members.members()
     }
 }
 
@@ -454,13 +656,18 @@ impl Engine for LocalEngine {
 
     fn checkpoint(&self, state: &State) -> Result<State, StorageError> {
         self.require_writable()?;
-        let tail = self.log.tail_after(state.tid)?;
-        let first = self.log.chain().first;
-        let written = checkpoint::write(&self.files, self.store(), state, tail, first)?;
-        let based = written.state();
-        self.adopt(written);
-        checkpoint::prune(&self.files)?;
-        Ok(based)
+        if !self.members.try_lock_checkpoint()? {
+            // Another process is writing one.
+            return Ok(state.clone());
+        }
+        let _lock = CommitLock::new(|| self.members.unlock_checkpoint());
+        // A pack, which waits from now on, may have come before.
+        let generation = self.log.generation();
+        self.read_on(Tid(u64::MAX), false)?;
+        match generation == self.log.generation() {
+            true => self.write_checkpoint(state),
+            false => Ok(state.clone()),
+        }
     }
 
     fn is_writable(&self) -> bool {
@@ -471,8 +678,13 @@ impl Engine for LocalEngine {
         self.files.latch().is_shut()
     }
 
-    fn pack(&self, keep: Tid, pinned: &[Arc<State>]) -> Result<Packed, StorageError> {
-        pack::pack(self, keep, pinned)
+    fn pack(
+        &self,
+        keep: Tid,
+        pinned: &[Arc<State>],
+        held_bytes_max: u64,
+    ) -> Result<Packed, StorageError> {
+        pack::pack(self, keep, pinned, held_bytes_max)
     }
 
     fn unpin(&self, pinned: &[Arc<State>]) -> Result<(), StorageError> {
@@ -511,6 +723,8 @@ impl Engine for LocalEngine {
     }
 }
 
+#[cfg(test)]
+mod company_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

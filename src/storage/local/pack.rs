@@ -22,6 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::checkpoint;
 use super::codec;
@@ -29,35 +30,47 @@ use super::frame::{FrameContent, FrameKind, NewFrame, Seal};
 use super::free_space::Ranges;
 use super::log::{self, Chain, Position, Tail};
 use super::log_header::{LogHeader, log_path};
-use super::{LocalEngine, Locks, READERS_BYTE, to_usize};
+use super::members::Told;
+use super::{LocalEngine, recovery, to_usize};
 use crate::storage::StorageError;
-use crate::storage::backend::{ByteLock, StoreFile};
+use crate::storage::backend::StoreFile;
 use crate::storage::catalog::CatalogChange;
-use crate::storage::engine::{Allocation, Engine, Packed};
+use crate::storage::engine::{Allocation, CommitLog, Engine, Packed};
 use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, IN_LOG, Place, Segment, Source};
 use crate::storage::index::PageMap;
 use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{Draft, DraftChange, DraftSource, Record};
 use crate::storage::state::{Space, State};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 use crate::units::{PAGE_BYTES, Tid};
+
+/// How long a pack waits for a checkpoint that another process writes.
+const CHECKPOINT_ATTEMPTS: u32 = 400;
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
 
 /// See [`Engine::pack`].
 pub(super) fn pack(
     engine: &LocalEngine,
     keep: Tid,
     pinned: &[Arc<State>],
+    held_bytes_max: u64,
 ) -> Result<Packed, StorageError> {
     engine.require_writable()?;
     let (chain, head) = (engine.log.chain(), engine.log.tail().tid);
-    if keep <= chain.oldest || keep > head {
-        let head = engine.load(head)?;
-        return match () {
-            () if keep == chain.oldest => Ok(Packed { head, freed_pages: 0, forgotten: 0 }),
-            () if keep > head.tid => Err(StorageError::NoCommit { tid: keep, head: head.tid }),
-            () => Err(StorageError::Forgotten { tid: keep, oldest: chain.oldest }),
-        };
+    if keep < chain.oldest {
+        return Err(StorageError::Forgotten { tid: keep, oldest: chain.oldest });
     }
+    if keep > head {
+        return Err(StorageError::NoCommit { tid: keep, head });
+    }
+    engine.settle(head)?;
     let _alone = Alone::new(engine)?;
+    let state = engine.load(head)?;
+    let Looked { keep, held } = look_at_others(engine, &state, keep, held_bytes_max)?;
+    if keep == chain.oldest {
+        return Ok(Packed { head: state, freed_pages: 0, forgotten: 0, oldest: keep });
+    }
     let kept = engine.log.records(keep, head)?;
     let state = engine.load(keep)?;
     let named = named_pages(pinned)?;
@@ -67,8 +80,12 @@ pub(super) fn pack(
         used.iter().for_each(|(place, pages)| limbo.remove(place, pages));
         engine.extents.repack(used, limbo);
     }
+    let mut held = held;
+    let theirs = engine.extents.lock_for_limbo(&named)?;
+    theirs.iter().for_each(|(place, pages)| held.insert(place, pages));
+    let noted = held.clone();
     let mut moves = move_out_of_log(engine, &state, &kept)?;
-    let written = write_log(engine, &state, &kept, &mut moves);
+    let written = write_log(engine, &state, &kept, &held, &mut moves);
     let new = match written {
         Ok(new) => new,
         Err(error) => {
@@ -77,29 +94,92 @@ pub(super) fn pack(
         }
     };
     let forgotten = keep.0 - chain.oldest.0;
-    Ok(switch(engine, chain, new, &named, forgotten))
+    *engine.held.lock() = Some((new.chain.first, noted));
+    Ok(switch(engine, new, &named, forgotten))
 }
 
-/// Nobody else reads the store while this lives.
-struct Alone(Option<StoreFile>);
+/// What other processes ask for.
+struct Looked {
+    /// The oldest commit to keep.
+    keep: Tid,
+    /// Pages that stay in use although no kept commit names them.
+    held: Space,
+}
 
-impl Alone {
-    fn new(engine: &LocalEngine) -> Result<Self, StorageError> {
-        let Some(Locks { shared, .. }) = &engine.locks else { return Ok(Self(None)) };
-        if shared.try_lock(READERS_BYTE, ByteLock::Exclusive)? {
-            return Ok(Self(Some(shared.clone())));
+/// Keeps what other processes look at, up to `held_bytes_max` more than without them; if it is
+/// more, their snapshots are over, and what is in use now stays until they know.
+fn look_at_others(
+    engine: &LocalEngine,
+    head: &State,
+    wanted: Tid,
+    held_bytes_max: u64,
+) -> Result<Looked, StorageError> {
+    let (members, chain) = (&engine.members, engine.log.chain());
+    // Before the places are looked at: invariant 1 of `members`.
+    members.set_floor(wanted);
+    let mut older = Vec::new();
+    for (place, snapshot, _) in members.others_pins()? {
+        match snapshot {
+            Told::Nothing => {}
+            Told::Number(tid) if tid >= wanted.0 => {}
+            Told::Number(tid) => older.push((place, Tid(tid).max(chain.oldest))),
+            Told::Nonsense => older.push((place, chain.oldest)),
         }
-        let who = "other processes have it open for reading, so it cannot be packed".to_owned();
-        Err(StorageError::Locked { path: engine.files.location(), who })
+    }
+    let mut held = Space::default();
+    if older.iter().any(|&(place, tid)| members.is_expired(place, tid)) {
+        // They do not know it yet. What they may look at was noted when we packed last; if it was
+        // not us, it is in the space that the chain began with.
+        held = match &*engine.held.lock() {
+            Some((first, held)) if *first == chain.first => held.clone(),
+            _ => recovery::beginning(&engine.log, chain)?.1.space,
+        };
+        older.retain(|&(place, tid)| !members.is_expired(place, tid));
+    }
+    let Some(oldest) = older.iter().map(|&(_, tid)| tid).min() else {
+        return Ok(Looked { keep: wanted, held });
+    };
+    let mut needed = named_space(&engine.load(wanted)?)?;
+    for change in engine.log.records(wanted, head.tid)?.iter().flat_map(|record| &record.data) {
+        if let Some(extent) = change.segment.source.extent().filter(|e| !e.place().in_log()) {
+            needed.insert(extent.place(), u64::from(extent.pages()));
+        }
+    }
+    let more = head.space.pages().saturating_sub(needed.pages()).saturating_mul(PAGE_BYTES);
+    if more <= held_bytes_max {
+        members.set_floor(oldest);
+        return Ok(Looked { keep: oldest, held });
+    }
+    older.iter().for_each(|&(place, _)| members.expire(place, wanted));
+    Ok(Looked { keep: wanted, held: head.space.clone() })
+}
+
+/// Nobody opens the store without a place and nobody writes a checkpoint while this lives.
+struct Alone<'a>(&'a LocalEngine);
+
+impl<'a> Alone<'a> {
+    fn new(engine: &'a LocalEngine) -> Result<Self, StorageError> {
+        let locked = |who: &str| {
+            Err(StorageError::Locked { path: engine.files.location(), who: who.to_owned() })
+        };
+        if !engine.members.try_lock_readers_out()? {
+            return locked("a process that may not write reads it, so it cannot be packed");
+        }
+        let alone = Self(engine);
+        for _ in 0..CHECKPOINT_ATTEMPTS {
+            if engine.members.try_lock_checkpoint()? {
+                return Ok(alone);
+            }
+            thread::sleep(CHECKPOINT_PAUSE);
+        }
+        locked("another process is writing a checkpoint; try again later")
     }
 }
 
-impl Drop for Alone {
+impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            // Giving a lock back does not fail; if it did, only a later reader would wait.
-            let _ = shared.try_lock(READERS_BYTE, ByteLock::None);
-        }
+        self.0.members.unlock_checkpoint();
+        self.0.members.unlock_readers();
     }
 }
 
@@ -234,7 +314,7 @@ fn move_pages(
     let count = u32::try_from(pages.min(most)).unwrap_or(EXTENT_PAGES_MAX);
     let near = moves.moved.last().map(|(place, pages)| place.after(*pages));
     let wish = Allocation { pages: count, align_pages: 1, phase_pages: 0, near };
-    let to = engine.extents.allocate(&wish)?;
+    let to = engine.allocated(&wish)?;
     moves.moved.push((to, u64::from(count)));
     // Not compared with checksums: damage is copied with them and stays visible.
     let mut bytes = vec![0; to_usize(u64::from(count) * PAGE_BYTES)];
@@ -258,10 +338,11 @@ fn write_log(
     engine: &LocalEngine,
     state: &State,
     kept: &[Arc<Record>],
+    held: &Space,
     moves: &mut Moves,
 ) -> Result<NewLog, StorageError> {
     let number = log::next_number(engine.log.tail().position.file)?;
-    let mut new = based(state, moves)?;
+    let mut new = based(state, held, moves)?;
     let temporary = format!("log/.tmp-{number:010}");
     let aside = engine.files.aside();
     aside.remove(&temporary)?;
@@ -295,15 +376,16 @@ fn write_log(
     Ok(NewLog { chain, head: new, tails, records })
 }
 
-/// `state` with its data where it lies from now on, and exactly the space that takes.
-fn based(state: &State, moves: &Moves) -> Result<State, StorageError> {
+/// `state` with its data where it lies from now on, and exactly the space that takes, besides what
+/// is held.
+fn based(state: &State, held: &Space, moves: &Moves) -> Result<State, StorageError> {
     let mut catalog = state.catalog.clone();
     if let Some((tag, _)) = state.catalog.tags().next().filter(|_| planted(Bug::PackForgetsTag)) {
         let gone = CatalogChange::Tag { tag: Arc::clone(tag), tid: None };
         catalog.apply(&gone, state.tid)?;
     }
     let (tid, time_ns) = (state.tid, state.time_ns);
-    let mut space = Space::default();
+    let mut space = held.clone();
     let mut maps = Vec::new();
     for (array, pages) in state.page_maps() {
         let mut moved = PageMap::new();
@@ -356,7 +438,8 @@ fn write_frames(
         let inline = inline_bytes(engine, old, &own)?;
         let draft = draft_of(old, &inline, moves)?;
         let encoded = codec::encode_draft(&draft);
-        let frame = log::framed(&seal, &tail, &draft, &encoded);
+        // All of the new file is durable before it has its name.
+        let frame = log::framed(&seal, &tail, tail.tid, &draft, &encoded);
         let mut parts = vec![frame.metadata.as_slice()];
         parts.extend_from_slice(&encoded.inline);
         file.write_at(&parts, tail.position.page * PAGE_BYTES)?;
@@ -421,7 +504,7 @@ fn draft_of<'a>(
 }
 
 /// Goes over to the new log. Nothing can fail any more.
-fn switch(engine: &LocalEngine, old: Chain, new: NewLog, named: &Ranges, forgotten: u64) -> Packed {
+fn switch(engine: &LocalEngine, new: NewLog, named: &Ranges, forgotten: u64) -> Packed {
     let NewLog { chain, head, tails, records } = new;
     let used: Ranges = head.space.iter().collect();
     let mut limbo: Ranges = named.iter().filter(|(place, _)| !place.in_log()).collect();
@@ -434,14 +517,11 @@ fn switch(engine: &LocalEngine, old: Chain, new: NewLog, named: &Ranges, forgott
     let freed_pages = engine.extents.repack(space, limbo);
     engine.log.switch(chain, &tails, &records, &log_files(named));
     *engine.checkpoint.lock() = None;
-    let aside = engine.files.aside();
-    for number in old.first..=old.last {
-        let _ = aside.remove(&log_path(number));
-    }
-    let _ = checkpoint::remove_all(&aside);
+    let _ = engine.remove_leftovers();
+    let _ = checkpoint::remove_all(&engine.files.aside());
     let _ = engine.extents.punch();
-    let head = engine.checkpoint(&head).unwrap_or(head);
-    Packed { head, freed_pages, forgotten }
+    let head = engine.write_checkpoint(&head).unwrap_or(head);
+    Packed { head, freed_pages, forgotten, oldest: chain.oldest }
 }
 
 /// The numbers of the log files among these places.
@@ -452,6 +532,9 @@ fn log_files(named: &Ranges) -> BTreeSet<u32> {
 
 /// See [`Engine::unpin`].
 pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), StorageError> {
+    if engine.leftovers.load(Ordering::Acquire) {
+        engine.remove_leftovers()?;
+    }
     if !engine.extents.has_limbo() && !engine.log.has_former_files() {
         return Ok(());
     }

@@ -9,8 +9,9 @@
 //! # Invariants
 //!
 //! 1. A record that was acknowledged is replayed or the store does not open: damage is never
-//!    taken for a torn tail. Torn means: only the last record, whose sectors are each as written
-//!    or absent, and of which no later record knows.
+//!    taken for a torn tail. Torn means: only a record whose sectors are each as written or absent,
+//!    and which no later record knows to be durable. What follows it goes with it: nobody was told
+//!    that it was durable either.
 //! 2. Opening for reading changes nothing.
 //! 3. After opening for writing everything that was replayed is durable.
 //! 4. Names are durable before anything is deleted because of them or built upon them: who gave
@@ -21,17 +22,20 @@
 //! Damage of the log is [`StorageError::Corrupted`]. A damaged checkpoint is not used; the log
 //! replaces it.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::{self, Checkpoint};
 use super::codec::{self, Malformed};
 use super::format::FORMAT_TEMPORARY;
-use super::log::{Chain, Log, Step, Tail};
+use super::log::{self, Chain, Log, Step, Tail, UNSETTLED_MAX};
 use super::log_header::{LogHeader, log_number, log_path};
 use super::{LocalOptions, StoreId};
 use crate::storage::StorageError;
-use crate::storage::backend::{Files, StoreFile};
+use crate::storage::backend::Files;
 use crate::storage::planted::{Bug, planted};
+use crate::storage::record::Record;
 use crate::storage::state::State;
 use crate::sync::thread;
 use crate::units::{PAGE_BYTES, Tid};
@@ -103,16 +107,35 @@ pub(super) fn find_chain(
     Ok((Chain { first, last, oldest: base.base }, listing.leftovers))
 }
 
+/// How to open.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// The newest commit to look at.
+    pub(super) until: Tid,
+    /// Whether to cut what is torn and make durable what is there: who does holds the commit lock.
+    pub(super) mend: bool,
+    /// Whether to delete what is left over: no other process has the store open.
+    pub(super) tidy: bool,
+}
+
+impl How {
+    /// To look, and to change nothing.
+    pub(super) fn to_read(until: Tid) -> Self {
+        Self { until, mend: false, tidy: false }
+    }
+}
+
 /// Opens the log and finds the head.
 pub(super) fn recover(
     files: &Files,
     store: &StoreId,
     options: &LocalOptions,
+    how: How,
 ) -> Result<Recovered, StorageError> {
-    let mut attempts = if files.is_writable() { 1 } else { READER_ATTEMPTS };
+    let mut attempts = if how.mend { 1 } else { READER_ATTEMPTS };
     loop {
         attempts -= 1;
-        match try_recover(files, store, options) {
+        match try_recover(files, store, options, how) {
             // A writer may be in the middle of a record; what stays damaged is damaged.
             Err(StorageError::Corrupted { .. }) if attempts > 0 => {
                 thread::sleep(READER_PAUSE);
@@ -126,21 +149,22 @@ fn try_recover(
     files: &Files,
     store: &StoreId,
     options: &LocalOptions,
+    how: How,
 ) -> Result<Recovered, StorageError> {
     let (chain, mut leftovers) = find_chain(files, store)?;
-    let found = checkpoint::newest(files, store, chain, Tid(u64::MAX), &mut leftovers)?;
+    let found = checkpoint::newest(files, store, chain, how.until, &mut leftovers)?;
     let new_log = |at: Tail| Log::new(files.clone(), *store, options.log_roll_bytes, chain, at);
     let from_beginning = || {
         let (start, state) = beginning(&new_log(NOWHERE), chain)?;
         let log = new_log(start);
-        let head = replay(&log, chain, start, state)?;
+        let head = replay(&log, chain, start, state, how)?;
         Ok::<_, StorageError>(Recovered { log, head, checkpoint: None })
     };
     let recovered = match found {
         None => from_beginning()?,
         Some(checkpoint) => {
             let (start, log) = (checkpoint.tail(), new_log(checkpoint.tail()));
-            match replay(&log, chain, start, checkpoint.state()) {
+            match replay(&log, chain, start, checkpoint.state(), how) {
                 Ok(head) => Recovered { log, head, checkpoint: Some(checkpoint) },
                 // The log wins, unless it lacks what the checkpoint proves to have been there.
                 Err(error @ StorageError::Corrupted { .. }) => match from_beginning() {
@@ -151,12 +175,12 @@ fn try_recover(
             }
         }
     };
-    if files.is_writable() {
-        // Invariant 4.
-        if !planted(Bug::NamesTrusted) {
-            files.sync_dir("")?;
-            recovered.log.sync_names()?;
-        }
+    // Invariant 4.
+    if how.mend && !planted(Bug::NamesTrusted) {
+        files.sync_dir("")?;
+        recovered.log.sync_names()?;
+    }
+    if how.tidy {
         let aside = files.aside();
         leftovers.push(FORMAT_TEMPORARY.to_owned());
         leftovers.iter().try_for_each(|path| aside.remove(path))?;
@@ -166,7 +190,7 @@ fn try_recover(
 
 /// No place in any log.
 pub(super) const NOWHERE: Tail =
-    Tail { tid: Tid::ZERO, position: super::log::Position { file: 0, page: 0 }, chain: 0 };
+    Tail { tid: Tid::ZERO, position: log::Position { file: 0, page: 0 }, chain: 0 };
 
 /// The oldest state of a chain and where its first record is.
 pub(super) fn beginning(log: &Log, chain: Chain) -> Result<(Tail, State), StorageError> {
@@ -180,74 +204,115 @@ pub(super) fn beginning(log: &Log, chain: Chain) -> Result<(Tail, State), Storag
     Ok((start, state.map_err(|Malformed(what)| corrupted(what))?))
 }
 
+/// A record that nothing later knows to be durable: its inline pages may be torn.
+struct Held {
+    before: Tail,
+    // The state before it.
+    state: State,
+    record: Arc<Record>,
+    after: Tail,
+}
+
 /// Replays the log from `start` to its end and leaves `log` knowing all of it.
-fn replay(log: &Log, chain: Chain, start: Tail, state: State) -> Result<State, StorageError> {
+fn replay(
+    log: &Log,
+    chain: Chain,
+    start: Tail,
+    state: State,
+    how: How,
+) -> Result<State, StorageError> {
     let file = log.file(start.position.file)?;
     if start.position.page.saturating_mul(PAGE_BYTES) > file.len()? {
         let what = format!("the file ends before commit {}, which was durable", start.tid);
         return Err(file.damaged(file.len()?, what));
     }
     let (mut at, mut state) = (start, state);
-    // The newest record, whose inline pages may be torn, waits for what comes after it.
-    let mut held = None;
-    loop {
+    let mut held: VecDeque<Held> = VecDeque::new();
+    let end = loop {
+        if at.tid >= how.until {
+            break Ok(at);
+        }
         match log.step(&at, chain.last, false)? {
-            Step::Record(record, after) => {
+            Step::Record(record, after, durable) => {
                 let next = state.apply(&record)?;
-                if let Some((_, _, record, after)) = held.replace((at, state, record, after)) {
-                    log.take_in(&record, after);
+                let is_whole = |held: &Held, waiting: usize| {
+                    held.after.tid <= durable || waiting as u64 > UNSETTLED_MAX
+                };
+                while held.front().is_some_and(|first| is_whole(first, held.len())) {
+                    if let Some(first) = held.pop_front() {
+                        log.take_in(&first.record, first.after);
+                    }
                 }
+                held.push_back(Held { before: at, state, record, after });
                 (at, state) = (after, next);
             }
-            Step::End(end) => {
-                let Some((before, old, record, after)) = held else {
-                    log.take_in_end(end);
-                    settle_end(log, &end)?;
-                    return Ok(state);
-                };
-                match log.step(&before, chain.last, !planted(Bug::TornInlineAccepted))? {
-                    Step::Record(..) => {
-                        log.take_in(&record, after);
-                        log.take_in_end(end);
-                        settle(log, &before, &after)?;
-                        if end.position.file != after.position.file {
-                            settle_end(log, &end)?;
-                        }
-                        return Ok(state);
-                    }
-                    Step::Broken { damage: Some(damage), .. } => return Err(damage),
-                    Step::Broken { at: position, damage: None, .. } => {
-                        // It may be the first of its file, which `before` does not name yet.
-                        let tail = Tail { position, ..before };
-                        cut(log, &tail)?;
-                        log.take_in_end(tail);
-                        return Ok(old);
-                    }
-                    // Its writer took it back: the disk was full.
-                    Step::End(_) => {
-                        log.take_in_end(before);
-                        return Ok(old);
-                    }
-                }
-            }
+            Step::End(end) => break Ok(end),
             Step::Broken { damage: Some(damage), .. } => return Err(damage),
-            Step::Broken { at: position, damage: None, pages } => {
-                let tail = Tail { position, ..at };
-                if let Some((before, old, record, after)) = held {
-                    if planted(Bug::CutTooMuch) && before.position.file == tail.position.file {
-                        cut(log, &before)?;
-                        log.take_in_end(before);
-                        return Ok(old);
-                    }
-                    log.take_in(&record, after);
-                }
-                require_torn(log, &tail, pages)?;
-                cut(log, &tail)?;
-                log.take_in_end(tail);
-                return Ok(state);
+            Step::Broken { at: position, damage: None, pages } => break Err((position, pages)),
+        }
+    };
+    let first = held.front().map(|held| held.before);
+    if let (Err(_), Some(last), true) = (&end, held.back(), planted(Bug::CutTooMuch)) {
+        let (tail, state) = (last.before, last.state.clone());
+        cut(log, &tail, how)?;
+        log.take_in_end(tail);
+        return Ok(state);
+    }
+    if let Some((tail, state)) = take_in_held(log, chain, held, how)? {
+        return Ok(state_at(log, tail, state));
+    }
+    match end {
+        Ok(end) => {
+            log.take_in_end(end);
+            if let Some(first) = first {
+                settle(log, &first, &at, how)?;
+            }
+            if first.is_none() || end.position.file != at.position.file {
+                settle_end(log, &end, how)?;
+            }
+        }
+        Err((position, pages)) => {
+            // It may be the first of its file, which `at` does not name yet.
+            let tail = Tail { position, ..at };
+            require_torn(log, &tail, pages)?;
+            cut(log, &tail, how)?;
+            log.take_in_end(tail);
+            if let Some(first) = first {
+                settle(log, &first, &at, how)?;
             }
         }
     }
+    Ok(state)
+}
+
+fn state_at(log: &Log, tail: Tail, state: State) -> State {
+    log.take_in_end(tail);
+    state
+}
+
+/// Takes in the records whose inline pages may be torn, as far as they are whole. If one is torn,
+/// returns the place and the state before it; it is cut off.
+fn take_in_held(
+    log: &Log,
+    chain: Chain,
+    held: VecDeque<Held>,
+    how: How,
+) -> Result<Option<(Tail, State)>, StorageError> {
+    for Held { before, state, record, after } in held {
+        match log.step(&before, chain.last, !planted(Bug::TornInlineAccepted))? {
+            Step::Record(..) => log.take_in(&record, after),
+            Step::Broken { damage: Some(damage), .. } => return Err(damage),
+            Step::Broken { at: position, damage: None, .. } => {
+                // It may be the first of its file, which `before` does not name yet.
+                let tail = Tail { position, ..before };
+                cut(log, &tail, how)?;
+                return Ok(Some((tail, state)));
+            }
+            // Its writer took it back: the disk was full.
+            Step::End(_) => return Ok(Some((before, state))),
+        }
+    }
+    Ok(None)
 }
 
 /// Keeps invariant 1: a torn record that a later one knows to be durable is damaged.
@@ -263,44 +328,36 @@ fn require_torn(log: &Log, tail: &Tail, pages: Option<u64>) -> Result<(), Storag
     Err(log.file(position.file)?.damaged(position.page.saturating_mul(PAGE_BYTES), what))
 }
 
-/// Takes away what follows the last whole record, durably: new sectors must not meet old ones.
-fn cut(log: &Log, tail: &Tail) -> Result<(), StorageError> {
-    if !log.is_writable() || planted(Bug::TailNotCut) {
+/// Takes away what follows the last whole record.
+fn cut(log: &Log, tail: &Tail, how: How) -> Result<(), StorageError> {
+    if !how.mend || planted(Bug::TailNotCut) {
         return Ok(());
     }
-    let file = log.file(tail.position.file)?;
-    file.set_len(tail.position.page * PAGE_BYTES)?;
-    if planted(Bug::CutNotSynced) { Ok(()) } else { file.sync() }
+    log.cut(tail.position)
 }
 
-/// Makes the last record durable (invariant 3).
+/// Makes the last records durable (invariant 3).
 ///
-/// Its writer may have died before the sync, or been told that the sync failed: then the kernel
+/// Their writer may have died before the sync, or been told that the sync failed: then the kernel
 /// holds its pages as clean although they are not on the disk, and only writing them again, the
 /// same bytes, makes a sync carry them there.
-fn settle(log: &Log, before: &Tail, after: &Tail) -> Result<(), StorageError> {
-    if !log.is_writable() || planted(Bug::LastRecordNotSettled) {
+fn settle(log: &Log, before: &Tail, after: &Tail, how: How) -> Result<(), StorageError> {
+    if !how.mend || planted(Bug::LastRecordNotSettled) {
         return Ok(());
     }
     let file = log.file(after.position.file)?;
     let start = if before.position.file == after.position.file { before.position.page } else { 1 };
-    write_again(&file, start, after.position.page)?;
+    log::write_again(&file, start, after.position.page)?;
     file.sync()
 }
 
 /// Makes the end of the log durable: whoever cut it there may have died before its sync, and new
 /// sectors must not meet old ones.
-fn settle_end(log: &Log, end: &Tail) -> Result<(), StorageError> {
-    if !log.is_writable() || planted(Bug::EndTrusted) {
+fn settle_end(log: &Log, end: &Tail, how: How) -> Result<(), StorageError> {
+    if !how.mend || planted(Bug::EndTrusted) {
         return Ok(());
     }
     log.file(end.position.file)?.sync()
-}
-
-fn write_again(file: &StoreFile, start: u64, end: u64) -> Result<(), StorageError> {
-    let mut bytes = vec![0; super::to_usize((end - start) * PAGE_BYTES)];
-    file.read_exact_at(&mut bytes, start * PAGE_BYTES)?;
-    file.write_at(&[&bytes], start * PAGE_BYTES)
 }
 
 #[cfg(test)]

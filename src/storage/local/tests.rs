@@ -83,6 +83,7 @@ pub(super) fn commit(
     };
     let change = DraftChange { array: ARRAY, pages: range, source, carried: false };
     let record = engine.append(&draft(head, vec![change]))?;
+    engine.settle(record.tid)?;
     head.apply(&record)
 }
 
@@ -183,7 +184,7 @@ fn pack_forgets_history_frees_its_space_and_keeps_what_is_pinned() {
     }
     let expected: Vec<_> = states.iter().map(|state| writers(&engine, state, 40)).collect();
     let pinned = vec![Arc::clone(&states[6]), Arc::clone(&states[30])];
-    let packed = engine.pack(Tid(25), &pinned).unwrap();
+    let packed = engine.pack(Tid(25), &pinned, u64::MAX).unwrap();
     assert_eq!((packed.forgotten, engine.oldest()), (25, Tid(25)));
     assert!(packed.freed_pages > 0);
     healthy(&engine);
@@ -224,7 +225,7 @@ fn a_record_that_names_data_of_another_record_keeps_it_through_a_pack() {
     let last = middle.apply(&copy(&middle, 10).unwrap()).unwrap();
     assert_eq!(pages_of(&engine, &last, 10, 2), content(1, 1, 2));
     let pinned = vec![Arc::new(last)];
-    let packed = engine.pack(Tid(2), &pinned).unwrap();
+    let packed = engine.pack(Tid(2), &pinned, u64::MAX).unwrap();
     assert_eq!(pages_of(&engine, &packed.head, 10, 2), content(1, 1, 2));
     assert_eq!(pages_of(&engine, &pinned[0], 10, 2), content(1, 1, 2));
     healthy(&engine);
@@ -232,7 +233,7 @@ fn a_record_that_names_data_of_another_record_keeps_it_through_a_pack() {
     let error = copy(&packed.head, 20).unwrap_err();
     assert!(matches!(error, StorageError::Packed { .. }), "{error}");
     assert!(!engine.is_poisoned());
-    let packed = engine.pack(Tid(3), &[]).unwrap();
+    let packed = engine.pack(Tid(3), &[], u64::MAX).unwrap();
     assert_eq!(pages_of(&engine, &packed.head, 10, 2), content(1, 1, 2));
     healthy(&engine);
 }
@@ -256,7 +257,7 @@ fn data_in_limbo_can_be_named_again_and_what_was_given_to_others_cannot() {
     let first = Arc::new(commit(&engine, &head, 0, 4, false).unwrap());
     let named = first.page_map(ARRAY).lookup(PageRange::at(0, 4)).unwrap();
     let mut head = commit(&engine, &first, 0, 4, false).unwrap();
-    head = engine.pack(head.tid, &[Arc::clone(&first)]).unwrap().head;
+    head = engine.pack(head.tid, &[Arc::clone(&first)], u64::MAX).unwrap().head;
     let copy = |head: &State| {
         let source = DraftSource::Stored(named[0].source.clone());
         let change =
@@ -272,7 +273,7 @@ fn data_in_limbo_can_be_named_again_and_what_was_given_to_others_cannot() {
     healthy(&engine);
     // Forgotten with its commit, and free.
     head = commit(&engine, &head, 30, 4, false).unwrap();
-    head = engine.pack(head.tid, &[]).unwrap().head;
+    head = engine.pack(head.tid, &[], u64::MAX).unwrap().head;
     assert!(matches!(copy(&head), Err(StorageError::Packed { .. })));
 }
 
@@ -291,7 +292,7 @@ fn space_of_an_aborted_transaction_is_used_again_and_packing_gives_space_back() 
     }
     let before = engine.usage().unwrap();
     assert_eq!(before.data_used_bytes, 320 * PAGE_BYTES);
-    let packed = engine.pack(head.tid, &[]).unwrap();
+    let packed = engine.pack(head.tid, &[], u64::MAX).unwrap();
     assert_eq!((packed.freed_pages, packed.forgotten), (288, 10));
     let after = engine.usage().unwrap();
     assert_eq!(after.data_used_bytes, 32 * PAGE_BYTES);

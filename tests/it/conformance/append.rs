@@ -187,7 +187,7 @@ fn of_two_concurrent_appends_one_is_refused_and_can_be_made_again() {
         Err(zbigarray::CommitError::Conflict(_)) => drop(append(2).commit().unwrap()),
         other => drop(other.unwrap()),
     }
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let values = reader.open::<u8, Ix1>("a").unwrap().view().unwrap().to_vec();
     assert_eq!(values, [0, 1, 1, 1, 2, 2, 2]);
 }

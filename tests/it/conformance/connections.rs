@@ -38,13 +38,13 @@ fn a_transaction_can_be_ended_by_another_thread() {
     set(&other, LEN as usize - 1, 1);
     other.commit().unwrap();
     std::thread::spawn(move || begun.abort()).join().unwrap();
-    assert_eq!(get(&store.begin_read(), 0), 11);
+    assert_eq!(get(&store.begin_read().unwrap(), 0), 11);
     let begun = store.begin().unwrap();
     set(&begun, 0, 22);
     store.begin().unwrap().abort();
     let committed = std::thread::spawn(move || begun.commit());
     committed.join().unwrap().unwrap();
-    assert_eq!(get(&store.begin_read(), 0), 22);
+    assert_eq!(get(&store.begin_read().unwrap(), 0), 22);
 }
 
 /// W-089 to W-093: also after every clean page was evicted.
@@ -52,7 +52,7 @@ fn a_transaction_can_be_ended_by_another_thread() {
 fn a_transaction_reads_its_snapshot_until_its_boundary() {
     let (dir, store) = fresh();
     with(&store, 1);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert_eq!(view[0], 1);
@@ -65,7 +65,7 @@ fn a_transaction_reads_its_snapshot_until_its_boundary() {
     assert_eq!((view[0], view[BLOCK as usize], view[LEN as usize - 1]), (1, 0, 0));
     drop(array);
     drop(reader);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!((get(&reader, 0), get(&reader, BLOCK as usize)), (2, 2));
 }
 
@@ -91,7 +91,7 @@ fn a_hole_that_was_read_becomes_data_after_the_boundary() {
     with(&store, 1);
     for round in 2..6 {
         // Two idle sessions that both have mapped the hole, to be reused.
-        let (one, two) = (store.begin().unwrap(), store.begin_read());
+        let (one, two) = (store.begin().unwrap(), store.begin_read().unwrap());
         let at = usize::from(round) * 4096 * 100;
         assert_eq!((get(&one, at), get(&two, at)), (0, 0));
         drop(one);
@@ -99,7 +99,7 @@ fn a_hole_that_was_read_becomes_data_after_the_boundary() {
         let writer = store.begin().unwrap();
         set(&writer, at, round);
         writer.commit().unwrap();
-        assert_eq!(get(&store.begin_read(), at), round);
+        assert_eq!(get(&store.begin_read().unwrap(), at), round);
         assert_eq!(get(&store.begin().unwrap(), at), round);
     }
 }
@@ -113,7 +113,7 @@ fn the_second_to_write_a_page_is_refused_and_can_write_after_its_boundary() {
     set(&first, 0, 11);
     set(&second, 0, 12);
     first.commit().unwrap();
-    let first = store.begin_read();
+    let first = store.begin_read().unwrap();
     let refused = second.commit();
     assert!(matches!(
         refused,
@@ -124,7 +124,7 @@ fn the_second_to_write_a_page_is_refused_and_can_write_after_its_boundary() {
     set(&second, 0, 13);
     second.commit().unwrap();
     assert_eq!(get(&first, 0), 11);
-    assert_eq!(get(&store.begin_read(), 0), 13);
+    assert_eq!(get(&store.begin_read().unwrap(), 0), 13);
 }
 
 /// W-097.
@@ -146,14 +146,14 @@ fn two_resizes_conflict_and_the_second_then_sees_the_firsts_shape() {
 fn an_append_is_seen_by_others_after_their_boundary() {
     let (_dir, store) = fresh();
     with(&store, 1);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(get(&reader, 0), 1);
     let writer = store.begin().unwrap();
     writer.open::<u8, Ix1>("a").unwrap().append(&Array1::from(vec![7])).unwrap();
     writer.commit().unwrap();
     assert_eq!(reader.open::<u8, Ix1>("a").unwrap().shape(), [LEN]);
     drop(reader);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(reader.open::<u8, Ix1>("a").unwrap().shape(), [LEN + 1]);
     assert_eq!(get(&reader, LEN as usize), 7);
 }
@@ -170,7 +170,7 @@ fn transactions_on_different_pages_both_commit() {
             set(&second, far, round + 100);
             first.commit().unwrap();
             second.commit().unwrap();
-            let reader = store.begin_read();
+            let reader = store.begin_read().unwrap();
             assert_eq!((get(&reader, 0), get(&reader, far)), (round, round + 100));
         }
     }
@@ -191,7 +191,7 @@ fn pages_written_along_with_their_block_are_no_conflict() {
     set(&second, (pages - 1) * 4096, 3);
     first.commit().unwrap();
     second.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!((get(&reader, 0), get(&reader, (pages - 1) * 4096)), (2, 3));
     assert_eq!(get(&reader, (pages - 1) * 4096 + 1), 1);
 }
@@ -210,7 +210,7 @@ fn pages_written_along_do_not_undo_what_others_committed() {
     set(&second, (pages - 1) * 4096, 3);
     second.commit().unwrap();
     first.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!((get(&reader, 0), get(&reader, (pages - 1) * 4096)), (2, 3));
 }
 
@@ -238,7 +238,7 @@ fn a_reading_transaction_shows_one_commit_of_all_arrays() {
     };
     let mut last = 0;
     while !writer.is_finished() {
-        let reader = store.begin_read();
+        let reader = store.begin_read().unwrap();
         let (x, y) = (reader.open::<u64, Ix1>("x").unwrap(), reader.open::<u64, Ix1>("y").unwrap());
         let (x, y) = (x.view().unwrap(), y.view().unwrap());
         let value = x[0];

@@ -32,7 +32,7 @@ fn a_thousand_small_arrays_cost_a_page_each_and_not_a_block() {
     let bytes = disk_bytes(dir.path());
     assert!(bytes < 16 << 20, "{bytes} bytes");
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     for at in [0, 500, 999] {
         let array = reader.open::<f64, Ix1>(&format!("g/{at}")).unwrap();
         assert_eq!(array.view().unwrap().to_vec(), [f64::from(at); 10]);
@@ -79,7 +79,7 @@ fn each_array_has_a_block_size_of_its_own() {
     }
     transaction.commit().unwrap();
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     for bits in [16u32, 18, 21, 24] {
         let array = reader.open::<u32, Ix1>(&format!("a{bits}")).unwrap();
         assert_eq!(array.dynamic().block_bytes(), 1 << bits);
@@ -151,7 +151,7 @@ fn a_block_written_page_by_page_does_not_fall_into_ever_more_pieces() {
         drop(array);
         transaction.commit().unwrap();
     }
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let pieces = array.dynamic().segments().unwrap().len();
     assert!(pieces <= 4 * 80, "{pieces} pieces in 4 blocks");

@@ -52,7 +52,7 @@ fn a_child_has_its_own_copy_of_uncommitted_data_and_reads_the_rest() {
     drop(array);
     transaction.commit().unwrap();
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert_eq!((view[0], view[1], view[last]), (55, 1, 1));
@@ -78,7 +78,7 @@ fn a_child_cannot_end_the_transaction_of_its_parent() {
     assert!(array.view().unwrap().iter().all(|&value| value == 55));
     drop(array);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(reader.open::<u8, Ix1>("a").unwrap().view().unwrap()[9], 55);
 }
 
@@ -96,7 +96,7 @@ fn a_child_cannot_write_through_the_store_of_its_parent() {
         begun && tagged && packed && store.checkpoint().is_err()
     }));
     assert!(in_child(|| {
-        let reader = store.begin_read();
+        let reader = store.begin_read().unwrap();
         let array = reader.open::<u8, Ix1>("a").unwrap();
         array.view().unwrap().iter().all(|&value| value == 1)
     }));

@@ -52,7 +52,7 @@ fn system_calls_read_and_write_untouched_views() {
     }
     drop(array);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert!(view.as_slice().unwrap()[len..] == values);
@@ -72,7 +72,7 @@ fn damaged_data_is_an_error_that_says_where() {
     let bytes = std::fs::read(&path).unwrap();
     let at = bytes.iter().position(|&byte| byte == 0x5A).unwrap() + BLOCK as usize + 7;
     File::options().write(true).open(&path).unwrap().write_all_at(&[0x5B], at as u64).unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let whole = array.dynamic().select(&[]).unwrap();
     let found = array.dynamic().verify(&whole);
@@ -125,7 +125,7 @@ fn a_rollback_restores_bytes_shapes_names_and_attributes() {
     assert!(holds(array.view().unwrap()) && array.dynamic().attributes().is_empty());
     drop(array);
     transaction.commit().unwrap();
-    assert!(holds(store.begin_read().open::<u8, Ix2>("a").unwrap().view().unwrap()));
+    assert!(holds(store.begin_read().unwrap().open::<u8, Ix2>("a").unwrap().view().unwrap()));
 }
 
 ///
@@ -158,7 +158,7 @@ fn a_new_array_is_used_at_once_and_committed_or_dropped_as_a_whole() {
             true => drop(transaction.commit().unwrap()),
             false => transaction.abort(),
         }
-        let reader = store.begin_read();
+        let reader = store.begin_read().unwrap();
         assert_eq!(reader.open::<i64, Ix1>("g/a").is_ok(), keep);
         assert_eq!(store.catalog().names().count(), if keep { 2 } else { 0 });
     }
@@ -171,7 +171,7 @@ fn a_transaction_outlives_the_handle_of_its_store() {
     let transaction = store.begin().unwrap();
     transaction.create::<u8, Ix1>("a", &[BLOCK]).unwrap().set("...", 1).unwrap();
     transaction.commit().unwrap();
-    let (reader, writer) = (store.begin_read(), store.begin().unwrap());
+    let (reader, writer) = (store.begin_read().unwrap(), store.begin().unwrap());
     drop(store);
     let array = reader.open::<u8, Ix1>("a").unwrap();
     assert!(array.view().unwrap().iter().all(|&value| value == 1));
@@ -180,7 +180,7 @@ fn a_transaction_outlives_the_handle_of_its_store() {
     drop(array);
     drop(reader);
     let store = zbigarray::Store::open(dir.path().join("s"), Default::default()).unwrap();
-    assert_eq!(store.begin_read().open::<u8, Ix1>("a").unwrap().view().unwrap()[0], 2);
+    assert_eq!(store.begin_read().unwrap().open::<u8, Ix1>("a").unwrap().view().unwrap()[0], 2);
 }
 
 /// also if space is needed and given out again.
@@ -258,7 +258,7 @@ fn a_transaction_commits_although_its_history_was_packed_meanwhile() {
         transaction.commit().unwrap();
     }
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let values = reader.open::<u8, Ix1>("a").unwrap().view().unwrap().to_vec();
     assert_eq!((values.len(), values[0], values[1], values[5799]), (5800, 3, 1, 1));
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());

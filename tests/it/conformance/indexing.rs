@@ -188,7 +188,7 @@ fn rows_that_straddle_pages_equal_numpy() {
         transaction_reads(&array, &real);
         drop(array);
         transaction.commit().unwrap();
-        let reader = store.begin_read();
+        let reader = store.begin_read().unwrap();
         let array = reader.open::<u8, Ix2>("a").unwrap();
         transaction_reads(&array, &real);
     }
@@ -358,6 +358,6 @@ fn an_array_without_axes_has_one_element_and_no_length() {
     assert!(array.get("0").is_err());
     drop(array);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     assert_eq!(reader.open::<f64, IxDyn>("a").unwrap().read("...").unwrap()[IxDyn(&[])], 2.5);
 }

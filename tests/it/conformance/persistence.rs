@@ -26,7 +26,7 @@ fn what_was_committed_is_there_after_opening_again() {
     drop(array);
     transaction.commit().unwrap();
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     assert!(array.view().unwrap().iter().enumerate().all(|(at, &found)| found == value(at)));
 }
@@ -66,7 +66,7 @@ fn a_handle_dropped_and_opened_again_keeps_uncommitted_writes() {
         array.set("8", 2).unwrap();
     }
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     assert_eq!(array.read("6:10").unwrap().as_slice().unwrap(), [0, 1, 2, 0]);
 }
@@ -89,7 +89,7 @@ fn resize_write_and_append_in_one_transaction_are_all_kept() {
     drop(array);
     transaction.commit().unwrap();
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     let found: Vec<(usize, u8)> =
@@ -112,7 +112,7 @@ fn the_order_is_stored() {
     }
     transaction.commit().unwrap();
     let store = reopened(&dir, store);
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     for (name, order, strides) in [("c", Order::C, [3, 1]), ("f", Order::F, [1, 2])] {
         let array = reader.open::<u8, Ix2>(name).unwrap();
         let view = array.view().unwrap();
@@ -198,13 +198,13 @@ fn an_older_version_can_be_made_the_newest_again() {
     let transaction = store.begin().unwrap();
     transaction.open::<u8, Ix1>("a").unwrap().set("...", 2).unwrap();
     transaction.commit().unwrap();
-    let other = store.begin_read();
+    let other = store.begin_read().unwrap();
     let (then, now) = (store.at(first).unwrap(), store.begin().unwrap());
     let old = then.open::<u8, Ix1>("a").unwrap();
     now.open::<u8, Ix1>("a").unwrap().assign("...", &old.view().unwrap()).unwrap();
     now.commit().unwrap();
     assert_eq!(other.open::<u8, Ix1>("a").unwrap().view().unwrap()[0], 2);
-    let other = store.begin_read();
+    let other = store.begin_read().unwrap();
     assert!(other.open::<u8, Ix1>("a").unwrap().view().unwrap() == old.view().unwrap());
 }
 

@@ -68,11 +68,11 @@ fn a_shape_is_part_of_the_transaction() {
     let transaction = store.begin().unwrap();
     transaction.open::<u8, Ix1>("a").unwrap().resize(&[20]).unwrap();
     transaction.abort();
-    assert_eq!(store.begin_read().open::<u8, Ix1>("a").unwrap().shape(), [10]);
+    assert_eq!(store.begin_read().unwrap().open::<u8, Ix1>("a").unwrap().shape(), [10]);
     let transaction = store.begin().unwrap();
     transaction.open::<u8, Ix1>("a").unwrap().resize(&[20]).unwrap();
     transaction.commit().unwrap();
-    assert_eq!(store.begin_read().open::<u8, Ix1>("a").unwrap().shape(), [20]);
+    assert_eq!(store.begin_read().unwrap().open::<u8, Ix1>("a").unwrap().shape(), [20]);
 }
 
 /// W-043.
@@ -125,9 +125,15 @@ fn what_was_cut_off_never_comes_back() {
                 transaction.open::<u16, Ix1>("a").unwrap().resize(&[len]).unwrap();
                 transaction.commit().unwrap();
             }
-            assert!(holds(&store.begin_read().open("a").unwrap()), "{long} {short} {fill:?}");
+            assert!(
+                holds(&store.begin_read().unwrap().open("a").unwrap()),
+                "{long} {short} {fill:?}"
+            );
             let store = super::reopened(&dir, store);
-            assert!(holds(&store.begin_read().open("a").unwrap()), "{long} {short} {fill:?}");
+            assert!(
+                holds(&store.begin_read().unwrap().open("a").unwrap()),
+                "{long} {short} {fill:?}"
+            );
         }
     }
 }
@@ -192,7 +198,7 @@ fn a_late_write_beyond_a_cut_does_not_show_up_after_growth() {
     let grown = grow.commit();
     assert!(late.is_err() || grown.is_err(), "one of them is refused");
     if grown.is_ok() {
-        let reader = store.begin_read();
+        let reader = store.begin_read().unwrap();
         let values = reader.open::<u8, Ix1>("a").unwrap().view().unwrap().to_vec();
         assert_eq!(values, [0; 6]);
     }

@@ -25,7 +25,7 @@ fn a_terabyte_is_one_view_at_once() {
     array.set("1099511627775", 7).unwrap();
     drop(array);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
     assert_eq!((view.len(), array.dynamic().nbytes()), (1 << 40, 1 << 40));
@@ -48,7 +48,7 @@ fn what_exceeds_the_address_space_can_be_looked_at_in_parts() {
         assert_eq!(array.get("0:100").unwrap().len(), 100);
     }
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a4611686018427387904").unwrap();
     assert_eq!(array.read("-11:").unwrap().mapv(u32::from).sum(), 35);
 }
@@ -79,7 +79,7 @@ fn a_view_that_finds_no_addresses_is_refused_and_the_transaction_goes_on() {
     array.set("9000000", 3).unwrap();
     drop(array);
     transaction.commit().unwrap();
-    let reader = store.begin_read();
+    let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     assert_eq!(array.read("999999:9000001").unwrap().mapv(u32::from).sum(), 2_000_005);
 }

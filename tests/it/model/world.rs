@@ -175,7 +175,7 @@ impl World {
 
     fn compare_head(&self) {
         assert_eq!(self.store().head(), tid(self.head()));
-        compare(&self.store().begin_read(), &self.versions[self.head()]);
+        compare(&self.store().begin_read().unwrap(), &self.versions[self.head()]);
     }
 
     fn tag(&mut self, tag: &str, at: u8) {
@@ -413,6 +413,7 @@ pub(crate) fn limits() -> LocalOptions {
         log_roll_bytes: 96 << 10,
         data_file_pages: 512,
         checkpoint_bytes_min: 64 << 10,
+        ..LocalOptions::default()
     }
 }
 

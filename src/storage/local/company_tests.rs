@@ -1,0 +1,227 @@
+//! Several engines on one disk, as several processes have them: each takes in what the others do.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::tests::{commit, draft_of_page, healthy, small, writers};
+use super::*;
+use crate::storage::backend::simulated::Simulated;
+use crate::units::PAGE_LEN;
+
+const PAGES: u64 = 40;
+
+fn backend(disk: &Simulated) -> Arc<dyn Backend> {
+    Arc::new(disk.clone())
+}
+
+/// Words that all who map the same file share, in this process.
+fn shared_words(
+    file: Arc<OwnedFd>,
+    count: usize,
+    _: bool,
+) -> std::io::Result<Arc<dyn SharedWords>> {
+    type Known = HashMap<i32, (Arc<OwnedFd>, Arc<PrivateWords>)>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock();
+    let new = || (Arc::clone(&file), Arc::new(PrivateWords::new(count)));
+    // The file stays open, so that its number stays its own.
+    Ok(known.entry(file.as_raw_fd()).or_insert_with(new).1.clone())
+}
+
+fn options() -> LocalOptions {
+    LocalOptions { map_words: shared_words, commit_wait: Duration::from_millis(50), ..small() }
+}
+
+fn new_store() -> Simulated {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &options()).unwrap();
+    disk
+}
+
+fn open(disk: &Simulated, mode: Mode) -> (LocalEngine, State) {
+    LocalEngine::open(&backend(disk), mode, &options()).unwrap()
+}
+
+/// Commits as a process does that takes in first what others committed.
+fn commit_after_all(engine: &LocalEngine, first: u64, pages: u64, inline: bool) -> State {
+    let _lock = engine.lock().unwrap();
+    let head = engine.catch_up().unwrap();
+    commit(engine, &engine.load(head).unwrap(), first, pages, inline).unwrap()
+}
+
+#[test]
+fn two_writers_see_what_the_other_committed() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let mut last = None;
+    for round in 0..30 {
+        let engine = if round % 2 == 0 { &one } else { &other };
+        let head = commit_after_all(engine, round % 7, 3, round % 3 == 0);
+        assert_eq!(head.tid, Tid(round + 1));
+        assert_eq!((one.newest().unwrap(), other.newest().unwrap()), (head.tid, head.tid));
+        let expected = writers(engine, &head, PAGES);
+        assert_eq!(writers(&one, &one.load(head.tid).unwrap(), PAGES), expected);
+        assert_eq!(writers(&other, &other.load(head.tid).unwrap(), PAGES), expected);
+        last = Some(expected);
+    }
+    healthy(&one);
+    drop((one, other));
+    let (engine, head) = open(&disk, Mode::ReadWrite);
+    assert_eq!(Some(writers(&engine, &head, PAGES)), last);
+}
+
+#[test]
+fn processes_allocate_in_files_of_their_own_and_reuse_what_the_other_left() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let wish = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
+    let (first, second) = (one.allocate(&wish).unwrap(), other.allocate(&wish).unwrap());
+    assert_ne!(first.file, second.file);
+    one.free(first, 1);
+    other.free(second, 1);
+    assert_eq!(other.allocate(&wish).unwrap(), first, "nobody has it any more");
+}
+
+#[test]
+fn a_process_goes_over_to_the_log_that_another_packed() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    for round in 0..12 {
+        commit_after_all(&one, round % 5, 4, round % 2 == 0);
+    }
+    let generation = other.generation();
+    {
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        let packed = one.pack(Tid(12), &[], u64::MAX).unwrap();
+        assert_eq!((packed.forgotten, packed.oldest), (12, Tid(12)));
+    }
+    let head = commit_after_all(&other, 0, 4, true);
+    assert!(other.generation() > generation);
+    assert_eq!((head.tid, other.oldest()), (Tid(13), Tid(12)));
+    let head = commit_after_all(&one, 1, 4, false);
+    assert_eq!(other.newest().unwrap(), head.tid);
+    assert_eq!(writers(&other, &other.load(head.tid).unwrap(), PAGES), writers(&one, &head, PAGES));
+    healthy(&one);
+    healthy(&other);
+}
+
+#[test]
+fn a_pack_keeps_what_another_process_looks_at_until_it_is_too_much() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadOnly));
+    for round in 0..10 {
+        commit_after_all(&one, round % 5, 8, false);
+    }
+    assert_eq!(other.newest().unwrap(), Tid(10));
+    let seen = other.load(Tid(4)).unwrap();
+    other.pin(Some(Tid(4)), other.generation());
+    let expected = writers(&other, &seen, PAGES);
+    let pack = |held_bytes_max| {
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        one.pack(one.newest().unwrap(), &[], held_bytes_max).unwrap()
+    };
+    assert_eq!(pack(u64::MAX).oldest, Tid(4));
+    assert_eq!(other.expired(), None);
+    for round in 0..20 {
+        commit_after_all(&one, round % 5, 8, round % 2 == 0);
+    }
+    assert_eq!(pack(u64::MAX).oldest, Tid(4));
+    assert_eq!(writers(&other, &seen, PAGES), expected);
+    let over = pack(0);
+    assert_eq!((over.oldest, other.expired()), (Tid(30), Some(Tid(30))));
+    let used = one.usage().unwrap().data_used_bytes;
+    // Until it knows, nothing that it may look at is written over.
+    for round in 0..40 {
+        commit_after_all(&one, round % 5, 8, false);
+        pack(0);
+    }
+    assert_eq!(writers(&other, &seen, PAGES), expected);
+    assert!(one.usage().unwrap().data_used_bytes <= used + (16 << 12), "it does not grow");
+    other.pin(None, other.generation());
+    commit_after_all(&one, 0, 8, false);
+    pack(0);
+    assert!(one.usage().unwrap().data_used_bytes < used);
+    healthy(&one);
+}
+
+#[test]
+fn log_files_stay_while_another_process_may_open_them() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadOnly));
+    for round in 0..6 {
+        commit_after_all(&one, round, 2, true);
+    }
+    other.newest().unwrap();
+    let seen = other.load(Tid(6)).unwrap();
+    other.pin(Some(Tid(6)), other.generation());
+    {
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        one.pack(Tid(6), &[], u64::MAX).unwrap();
+    }
+    // It had not looked at the inline pages, which lie in log files.
+    assert_eq!(writers(&other, &seen, PAGES).iter().filter(|&&n| n > 0).count(), 7);
+    assert!(disk.list("log").unwrap().len() > 1);
+    commit_after_all(&one, 0, 1, true);
+    other.newest().unwrap();
+    other.pin(None, other.generation());
+    one.unpin(&[]).unwrap();
+    assert_eq!(disk.list("log").unwrap().len(), 1);
+    healthy(&one);
+}
+
+#[test]
+fn who_waits_for_the_commit_lock_is_told_who_has_it() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let lock = one.lock().unwrap();
+    let error = other.lock().err().unwrap();
+    assert!(matches!(error, StorageError::Busy { pid, .. } if pid == std::process::id()));
+    drop(lock);
+    assert!(other.lock().is_ok());
+}
+
+#[test]
+fn a_torn_record_of_a_dead_process_is_cut_by_the_next_who_commits() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let head = commit_after_all(&one, 0, 4, true);
+    let tail = one.log.tail().position;
+    // It dies in the middle of writing.
+    one.append(&draft_of_page(&head, &[7; PAGE_LEN])).unwrap();
+    let file = disk.open(&log_path(tail.file), Access::Write).unwrap();
+    file.set_len(tail.page * PAGE_BYTES + 700).unwrap();
+    drop(one);
+    assert_eq!(other.newest().unwrap(), head.tid, "what is torn is not read");
+    let head = commit_after_all(&other, 1, 4, true);
+    assert_eq!(head.tid, Tid(2));
+    healthy(&other);
+}
+
+#[test]
+fn whatever_the_words_say_commits_are_found_and_none_is_lost() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let mut number = 0x1234_5678_9abc_def1_u64;
+    for round in 0..200 {
+        for word in 0..one.members.words().count() {
+            number ^= number << 13;
+            number ^= number >> 7;
+            number ^= number << 17;
+            if word < 128 && number.is_multiple_of(3) {
+                let value = [0, u64::MAX, number, 1 << 44, number >> 20][(round % 5) as usize];
+                one.members.words().store(word, value);
+            }
+        }
+        let engine = if round % 2 == 0 { &one } else { &other };
+        let head = commit_after_all(engine, round % 7, 2, true);
+        assert_eq!(head.tid, Tid(round + 1));
+        assert_eq!((one.newest().unwrap(), other.newest().unwrap()), (head.tid, head.tid));
+        let _ = one.members().unwrap();
+    }
+    healthy(&one);
+}
