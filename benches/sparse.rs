@@ -111,6 +111,10 @@ impl BackendFile for SparseFile {
         self.0.try_lock(byte, lock)
     }
 
+    fn locked_by_others(&self, bytes: &std::ops::Range<u64>) -> io::Result<Option<u64>> {
+        self.0.locked_by_others(bytes)
+    }
+
     fn fd(&self) -> Arc<OwnedFd> {
         self.0.fd()
     }

@@ -67,9 +67,10 @@ fn steps(
         return Ok(inner.session.state.tid);
     }
     let (record, next) = append_under_lock(shared, cx, inner, &inline, note)?;
+    // Before anything can fail: what the record names is given back no more.
+    free_unnamed(cx, inner, &record);
     cx.engine.settle(record.tid).map_err(unknown_or_not)?;
     shared.publish(next);
-    free_unnamed(cx, inner, &record);
     rename_created(inner, &record);
     if follow(shared, cx, inner, generation).is_err() {
         // The commit stands; only the mappings of this session are useless now.

@@ -12,10 +12,11 @@
 //! 1. Find the pages that were written (the kernel knows) and write them to fresh extents, or keep
 //!    them aside if they are few enough to travel inside the record.
 //! 2. Make the extents durable.
-//! 3. Take the commit lock.
+//! 3. Take the commit lock, which all processes share, and read what the others appended.
 //! 4. Compare the write set with every record since the base: the first committer wins.
-//! 5. Append the record and make it durable: the commit point.
-//! 6. Publish the new head, release the lock, map the new extents over the private pages.
+//! 5. Append the record and release the lock.
+//! 6. Make the log durable, together with all who wait for the same: the commit point.
+//! 7. Publish the new head, and map the new extents over the private pages.
 //!
 //! # Invariants
 //!
@@ -28,8 +29,8 @@
 //!
 //! # Failure
 //!
-//! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (step 5
-//! failed half way); see [`CommitError`].
+//! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (steps 5
+//! or 6 failed half way); see [`CommitError`].
 
 mod checked;
 mod commit;
@@ -50,7 +51,7 @@ pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
 pub use pack::{Keep, PackSummary};
 pub use session::HoleContent;
-pub use store::{CreateOptions, OpenOptions, Store};
+pub use store::{CreateOptions, Follow, OpenOptions, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;
 
@@ -58,7 +59,7 @@ pub use crate::storage::catalog::{
     ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,
 };
 pub use crate::storage::check::{Damage, Report};
-pub use crate::storage::engine::Usage;
+pub use crate::storage::engine::{Member, Usage};
 pub use crate::storage::extent::{Segment, Source};
 pub use crate::storage::record::Record;
 pub use crate::storage::{StorageError, catalog};

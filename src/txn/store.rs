@@ -12,8 +12,10 @@
 //!    Who has it and caught up knows the end of the log.
 //! 3. A state is used for what comes after it only in the generation of log files it was loaded in.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -26,7 +28,7 @@ use crate::storage::StorageError;
 use crate::storage::backend::{Backend, Directory};
 use crate::storage::catalog::{Catalog, CatalogChange, check_name};
 use crate::storage::check::Report;
-use crate::storage::engine::{Company, Engine, Usage};
+use crate::storage::engine::{Company, Engine, Member, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
@@ -254,6 +256,43 @@ impl Store {
         self.shared.head.read().state.catalog.clone()
     }
 
+    /// The processes that have the store open, this one too: what they look at and since when.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the locks cannot be examined.
+    pub fn members(&self) -> Result<Vec<Member>, StorageError> {
+        self.shared.engine.members()
+    }
+
+    /// Waits for a commit after `after`, of whatever process, at most `timeout`, and returns the
+    /// newest one: `after` or an older one if the time was over first.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the log cannot be read.
+    pub fn wait(&self, after: Tid, timeout: Duration) -> Result<Tid, StorageError> {
+        let begin = Instant::now();
+        loop {
+            let newest = self.shared.engine.newest()?;
+            let left = timeout.saturating_sub(begin.elapsed());
+            if newest > after || left.is_zero() {
+                return Ok(newest);
+            }
+            self.shared.engine.wait(newest, left.min(LOOK_AGAIN));
+        }
+    }
+
+    /// The commits after `after`, of whatever process, one after the other, for ever: the iterator
+    /// waits for those that have not happened yet.
+    ///
+    /// An item is an error if the commit was packed away before it was read; the next item is then
+    /// the oldest commit that is left.
+    #[must_use]
+    pub fn follow(&self, after: Tid) -> Follow {
+        Follow { store: self.clone(), after, read: VecDeque::new() }
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -354,6 +393,57 @@ impl Store {
         self.shared.require_owner().map_err(|_| StorageError::Forked)?;
         let _commit_lock = self.shared.commit_lock.lock();
         self.shared.checkpoint()
+    }
+}
+
+/// Most commits that [`Follow`] reads at once.
+const FOLLOWED_MAX: u64 = 256;
+/// A wake-up that got lost, because somebody wrote nonsense where it comes from, costs no more.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The commits of a store as they happen; see [`Store::follow`].
+pub struct Follow {
+    store: Store,
+    after: Tid,
+    read: VecDeque<Arc<Record>>,
+}
+
+impl Follow {
+    /// The next commit if it happens within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As the items of the iterator.
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Arc<Record>>, StorageError> {
+        if self.read.is_empty() {
+            let newest = self.store.wait(self.after, timeout)?;
+            if newest <= self.after {
+                return Ok(None);
+            }
+            let until = newest.min(Tid(self.after.0.saturating_add(FOLLOWED_MAX)));
+            match self.store.records(self.after, until) {
+                Ok(records) => self.read.extend(records),
+                Err(error) => {
+                    self.after = self.after.max(self.store.oldest());
+                    return Err(error);
+                }
+            }
+        }
+        let next = self.read.pop_front();
+        self.after = next.as_ref().map_or(self.after, |record| record.tid);
+        Ok(next)
+    }
+}
+
+impl Iterator for Follow {
+    type Item = Result<Arc<Record>, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.next_within(LOOK_AGAIN).transpose() {
+                return Some(item);
+            }
+        }
     }
 }
 
@@ -600,7 +690,7 @@ impl SharedWords for crate::vm::SharedMemory {
         index < self.count() && self.exchange(index, current, new)
     }
 
-    fn wait(&self, index: usize, seen: u64, timeout: std::time::Duration) {
+    fn wait(&self, index: usize, seen: u64, timeout: Duration) {
         if index < self.count() {
             self.wait(index, seen, timeout);
         }

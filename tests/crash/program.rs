@@ -59,6 +59,7 @@ fn limits(dice: &mut Dice) -> LocalOptions {
         log_roll_bytes: [48 << 10, 96 << 10][dice.index(2)],
         data_file_pages: [48, 80][dice.index(2)],
         checkpoint_bytes_min: [24 << 10, 1 << 20][dice.index(2)],
+        ..LocalOptions::default()
     }
 }
 

@@ -122,8 +122,8 @@ fn look_at_others(
         match snapshot {
             Told::Nothing => {}
             Told::Number(tid) if tid >= wanted.0 => {}
-            Told::Number(tid) => older.push((place, Tid(tid).max(chain.oldest))),
-            Told::Nonsense => older.push((place, chain.oldest)),
+            Told::Number(tid) => older.push((place, Tid(tid))),
+            Told::Nonsense => older.push((place, Tid::ZERO)),
         }
     }
     let mut held = Space::default();
@@ -136,7 +136,7 @@ fn look_at_others(
         };
         older.retain(|&(place, tid)| !members.is_expired(place, tid));
     }
-    let Some(oldest) = older.iter().map(|&(_, tid)| tid).min() else {
+    let Some(oldest) = older.iter().map(|&(_, tid)| tid.max(chain.oldest)).min() else {
         return Ok(Looked { keep: wanted, held });
     };
     let mut needed = named_space(&engine.load(wanted)?)?;
