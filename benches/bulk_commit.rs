@@ -5,8 +5,9 @@
 //! and committed; both are timed. Baseline: `pwrite` of the same bytes in pieces of 2 MiB to a new
 //! file, then `fdatasync`; for the views from memory that was filled just before, as the view's
 //! was. Before each timed part free memory is made warm. Seed: the number of the block. Files that
-//! a turn made are deleted before the next. Limit: the disk, and 12 GiB/s of checksum. Expected: 1.1 times the time. Memory: the peak resident size of a process
-//! that fills and commits, above what it was before, less the bytes it made dirty; at most 64 MiB.
+//! a turn made are deleted before the next. Limit: the disk, and 12 GiB/s of checksum. Expected:
+//! 1.1 times the time. Memory: the peak resident size of a process that fills and commits, above
+//! what it was before, less the bytes it made dirty; at most 64 MiB.
 
 mod harness;
 mod machine;

@@ -423,6 +423,8 @@ fn lists_and_facts_are_for_people_and_for_programs() {
         (&info["commit"], &info["arrays"], &info["groups"]),
         (&json!(3), &json!(2), &json!(1))
     );
+    let format = fs::read_to_string(shop.path("s/format.json")).unwrap();
+    assert!(format.contains(info["uuid"].as_str().unwrap()), "{info}");
     shop.zba(&["info", "s", "nope"]).refused(1, &["`nope`"]);
     let group = shop.zba(&["info", "s", "g", "--json"]).ok().json();
     assert_eq!(group["members"], json!(["g/a"]));

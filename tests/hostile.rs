@@ -248,20 +248,25 @@ fn a_commit_whose_only_bit_flips_is_not_taken_for_a_torn_one() {
     assert!(summary.unfound.is_empty(), "{summary:?}");
 }
 
-/// Writes the seeds for the fuzzers: `cargo xtask fuzz` does this.
+/// `cargo xtask fuzz` names the directory in which libFuzzer then begins.
 #[test]
-#[ignore = "writes files"]
-fn seeds_become_a_corpus() {
-    let Some(directory) = std::env::var_os("ZBA_FUZZ_CORPUS") else { return };
+fn every_target_begins_with_seeds_and_all_that_was_found() {
+    let temporary = tempfile::tempdir().unwrap();
+    let wanted = std::env::var_os("ZBA_FUZZ_CORPUS").map(PathBuf::from);
+    let corpus = wanted.unwrap_or_else(|| temporary.path().to_owned());
     for target in TARGETS {
-        let directory = Path::new(&directory).join(target.name);
+        let directory = corpus.join(target.name);
         fs::create_dir_all(&directory).unwrap();
-        for (at, seed) in (target.seeds)().iter().enumerate() {
+        let (seeds, found) = ((target.seeds)(), found(*target));
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        for (at, seed) in seeds.iter().enumerate() {
             fs::write(directory.join(format!("seed-{at:03}")), seed).unwrap();
         }
-        for (name, bytes) in found(*target) {
-            let name = Path::new(&name).file_name().unwrap().to_owned();
+        for (name, bytes) in &found {
+            let name = Path::new(name).file_name().unwrap();
             fs::write(directory.join(name), bytes).unwrap();
         }
+        let files = fs::read_dir(&directory).unwrap().count();
+        assert!(files >= seeds.len() + found.len(), "{}: two have one name", target.name);
     }
 }

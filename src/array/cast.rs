@@ -73,6 +73,17 @@ pub enum CastError {
         /// Type asked for.
         wanted: Dtype,
     },
+    /// A type of which no numbers can be made, or into which none go.
+    #[error(
+        "{given} cannot be cast to {stored}: only truth values, integers, floats and complex \
+             numbers that Rust has can"
+    )]
+    NotNumbers {
+        /// Type of what is given.
+        given: Dtype,
+        /// Type of the array.
+        stored: Dtype,
+    },
     /// Elements of another size.
     #[error("elements of {stored} bytes cannot be seen as elements of {wanted} bytes")]
     Size {

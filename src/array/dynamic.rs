@@ -14,12 +14,13 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::convert::Conversion;
 use super::descriptor::Descriptor;
 use super::dtype::Dtype;
 use super::error::ArrayError;
 use super::index::{Index, Selection, resolve};
 use super::layout::{copies, is_contiguous};
-use super::rounds::Rounds;
+use super::rounds::{ROUND_BYTES, Rounds};
 use super::shape::{self, Order};
 use super::view;
 use crate::txn::{ArrayEntry, Attributes, CatalogChange, Node, Owner, Segment, Transaction};
@@ -426,16 +427,69 @@ impl<'t> DynArray<'t> {
         order: Order,
         rows: &[u8],
     ) -> Result<(), ArrayError> {
+        let given = (self.itemsize(), rows.len());
+        self.append_by(rows_shape, order, given, |array, tail| array.write(tail, order, rows))
+    }
+
+    /// Appends `rows`, numbers of type `dtype`, dense in `order`, cast as an assignment in NumPy
+    /// casts them: 1.7 becomes 1 in an array of integers. Cost O(rows).
+    ///
+    /// An integer keeps its lowest bits. A float loses its fraction; one that the integer cannot
+    /// hold becomes the nearest that it can, and NaN becomes 0. A complex number loses its
+    /// imaginary part; anything but 0 is true. Rows in the array's own order are cast part by
+    /// part, others in memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`CastError::NotNumbers`](super::CastError::NotNumbers) if one of the types is no number of
+    /// Rust, and those of [`append`](Self::append). The array then has its old shape.
+    pub fn append_cast(
+        &mut self,
+        rows_shape: &[u64],
+        order: Order,
+        dtype: &Dtype,
+        rows: &[u8],
+    ) -> Result<(), ArrayError> {
+        if dtype == self.dtype() {
+            return self.append(rows_shape, order, rows);
+        }
+        let conversion = Conversion::new(dtype, self.dtype())?;
+        let given = (dtype.itemsize(), rows.len());
+        let part = ROUND_BYTES / self.itemsize().max(dtype.itemsize()) * dtype.itemsize();
+        self.append_by(rows_shape, order, given, |array, tail| {
+            let mut cast = Vec::new();
+            if !is_contiguous(tail, order) {
+                conversion.run(rows, &mut cast);
+                return array.write(tail, order, &cast);
+            }
+            let mut at = tail.offset();
+            rows.chunks(to_usize(part)).try_for_each(|part| {
+                cast.clear();
+                conversion.run(part, &mut cast);
+                array.write_run(at, &cast)?;
+                at += cast.len() as u64;
+                Ok(())
+            })
+        })
+    }
+
+    /// Appends rows of which so many bytes, of elements of such a size, are given to `write`.
+    fn append_by(
+        &mut self,
+        rows_shape: &[u64],
+        order: Order,
+        (itemsize, given): (u64, usize),
+        write: impl FnOnce(&mut Self, &Selection) -> Result<(), ArrayError>,
+    ) -> Result<(), ArrayError> {
         let before = self.shape();
         let after = shape::appended(&before, self.order(), rows_shape)?;
-        let rows_selection = Selection::whole(rows_shape, self.itemsize(), order)?;
-        require_size(&rows_selection, rows.len())?;
+        require_size(&Selection::whole(rows_shape, itemsize, order)?, given)?;
         if after[..] == before[..] {
             return Ok(());
         }
         let tail = self.tail(&after, &before)?;
         self.resize(&after)?;
-        if let Err(error) = self.write(&tail, order, rows) {
+        if let Err(error) = write(self, &tail) {
             // Best effort: if this fails too, the transaction is poisoned and can only abort.
             let _ = self.resize(&before);
             return Err(error);

@@ -25,6 +25,7 @@
 
 #[expect(unsafe_code, reason = "seeing bytes as elements is what this file is for")]
 pub mod cast;
+mod convert;
 mod descr;
 mod descriptor;
 pub mod dtype;

@@ -338,15 +338,39 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
     ///
     /// [`ShapeError`](super::ShapeError) if the other axes do not match; the array is unchanged.
     pub fn append<S: Data<Elem = T>>(&mut self, rows: &ArrayBase<S, D>) -> Result<(), ArrayError> {
-        let rows_shape: Vec<u64> = rows.shape().iter().map(|&len| len as u64).collect();
-        if let Some((order, bytes)) = dense(rows) {
-            return self.array.append(&rows_shape, order, bytes);
-        }
-        let rows = rows.as_standard_layout();
-        match dense(&rows) {
-            Some((order, bytes)) => self.array.append(&rows_shape, order, bytes),
-            None => Err(ArrayError::BufferSize { expected: 0, given: rows.len() }),
-        }
+        with_dense(rows, |shape, order, bytes| self.array.append(shape, order, bytes))
+    }
+
+    /// Appends `rows` of another type of number along the major axis, cast as an assignment in
+    /// NumPy casts them: 1.7 becomes 1 in an array of integers. Cost O(rows).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = zbigarray::Store::create(dir.path().join("s"), Default::default())?;
+    /// let transaction = store.begin()?;
+    /// let mut counts = transaction.create::<i32, ndarray::Ix1>("counts", &[0])?;
+    /// counts.append_cast(&ndarray::arr1(&[1.7, -1.7, 1e300]))?;
+    /// assert_eq!(counts.view()?, ndarray::arr1(&[1, -1, i32::MAX]));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// What becomes of values that the array's type cannot hold says
+    /// [`DynArray::append_cast`].
+    ///
+    /// # Errors
+    ///
+    /// [`CastError`](super::CastError) if one of the types is no number, such as a text or a
+    /// record, and those of [`append`](Self::append); the array is unchanged.
+    pub fn append_cast<U: Element, S: Data<Elem = U>>(
+        &mut self,
+        rows: &ArrayBase<S, D>,
+    ) -> Result<(), ArrayError> {
+        let is_same = element::check::<U>(self.array.dtype()).is_ok();
+        with_dense(rows, |shape, order, bytes| match is_same {
+            true => self.array.append(shape, order, bytes),
+            false => self.array.append_cast(shape, order, &U::dtype(), bytes),
+        })
     }
 
     /// Gives the array another shape of the same number of axes; see [`DynArray::resize`].
@@ -408,6 +432,21 @@ fn halves(part: &Selection, ranges: &[Range<usize>]) -> Option<[Vec<Range<usize>
     low[axis].end = middle;
     high[axis].start = middle;
     Some([low, high])
+}
+
+/// Lends shape, order and bytes of `rows`, which are copied first if they do not lie densely.
+fn with_dense<T: Element, S: Data<Elem = T>, D: Dimension>(
+    rows: &ArrayBase<S, D>,
+    then: impl FnOnce(&[u64], Order, &[u8]) -> Result<(), ArrayError>,
+) -> Result<(), ArrayError> {
+    let shape: Vec<u64> = rows.shape().iter().map(|&len| len as u64).collect();
+    if let Some((order, bytes)) = dense(rows) {
+        return then(&shape, order, bytes);
+    }
+    match dense(&rows.as_standard_layout()) {
+        Some((order, bytes)) => then(&shape, order, bytes),
+        None => Err(ArrayError::BufferSize { expected: 0, given: rows.len() }),
+    }
 }
 
 /// The bytes of `values` and their order, if they lie densely.

@@ -224,14 +224,15 @@ fn store_info(
     let (base, oldest) = (transaction.base(), store.oldest());
     let tags: BTreeMap<&str, u64> = catalog.tags().map(|(tag, tid)| (&**tag, tid.0)).collect();
     let json = json!({
-        "store": path.to_string_lossy(), "commit": base.0, "oldest": oldest.0,
-        "time": output::moment_json(transaction.base_time_ns()),
+        "store": path.to_string_lossy(), "uuid": store.uuid().to_string(), "commit": base.0,
+        "oldest": oldest.0, "time": output::moment_json(transaction.base_time_ns()),
         "block_bytes": store.block_bytes(), "arrays": catalog.arrays_count(), "groups": groups,
         "bytes": logical, "disk_bytes": stored, "tags": tags,
         "attributes": attributes_json(catalog.root()), "usage": usage_json(&usage),
     });
     let mut facts = Facts::new();
     facts.add("store", path.display());
+    facts.add("uuid", store.uuid());
     let when = output::moment(transaction.base_time_ns());
     facts
         .add("commit", if base.0 == 0 { "0, empty".to_owned() } else { format!("{base}, {when}") });

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use thiserror::Error;
 
+use super::layered::Layered;
 use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 
 /// Most bytes of a name.
@@ -203,8 +204,8 @@ pub enum CatalogError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
     // Invariants 1 and 3. Does not hold the root group.
-    names: OrdMap<Arc<str>, Node>,
-    arrays: OrdMap<ArrayId, ArrayEntry>,
+    names: Layered<Arc<str>, Node>,
+    arrays: Layered<ArrayId, ArrayEntry>,
     root: Attributes,
     tags: OrdMap<Arc<str>, Tid>,
     // Invariant 2: above every id in use and every id that was ever in use.
@@ -213,7 +214,7 @@ pub struct Catalog {
 
 impl Default for Catalog {
     fn default() -> Self {
-        let (names, arrays) = (OrdMap::new(), OrdMap::new());
+        let (names, arrays) = (Layered::default(), Layered::default());
         Self { names, arrays, root: Attributes::new(), tags: OrdMap::new(), next_array: 1 }
     }
 }
@@ -258,12 +259,12 @@ impl Catalog {
     pub fn below<'a>(&'a self, group: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Node)> {
         let prefix = if group.is_empty() { String::new() } else { format!("{group}/") };
         let from: Arc<str> = Arc::from(prefix.as_str());
-        self.names.range(from..).take_while(move |(name, _)| name.starts_with(&*prefix))
+        self.names.starting_at(from).take_while(move |(name, _)| name.starts_with(&*prefix))
     }
 
     /// All arrays by id.
     pub fn arrays(&self) -> impl Iterator<Item = &ArrayEntry> + '_ {
-        self.arrays.values()
+        self.arrays.iter().map(|(_, entry)| entry)
     }
 
     /// Number of arrays.
@@ -373,30 +374,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts an entry back as it was, with its tids. For decoders of a whole catalog.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError`] if the entry does not fit what is there already.
-    pub fn restore_array(
-        &mut self,
-        name: &Arc<str>,
-        entry: ArrayEntry,
-    ) -> Result<(), CatalogError> {
-        let (id, created, changed) = (entry.id, entry.created, entry.changed);
-        self.require_free(name)?;
-        check_entry(name, &entry)?;
-        if self.arrays.contains_key(&id) || id.0 == u64::MAX {
-            let name = name.to_string();
-            return Err(CatalogError::BadEntry { name, why: "its id is used twice" });
-        }
-        self.create_parents(name);
-        self.next_array = self.next_array.max(id.0 + 1);
-        self.names.insert(Arc::clone(name), Node::Array(id));
-        self.arrays.insert(id, ArrayEntry { created, changed, ..entry });
-        Ok(())
-    }
-
     fn remove(&mut self, name: &Arc<str>) -> Result<(), CatalogError> {
         let not_found = || CatalogError::NotFound { name: name.to_string() };
         let node = self.names.get(name).cloned().ok_or_else(not_found)?;
@@ -477,6 +454,88 @@ impl Catalog {
     }
 }
 
+/// Puts a catalog back as it was, name by name in ascending order. For decoders.
+#[derive(Default)]
+pub struct Restoration {
+    // Ascending; the parent of every name is a group before it.
+    names: Vec<(Arc<str>, Node)>,
+    arrays: Vec<(ArrayId, ArrayEntry)>,
+    // The group above the last name, by number: neighbours mostly share it.
+    above: usize,
+}
+
+impl Restoration {
+    /// Puts an array back, with its tids.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`] if the entry does not fit what is there already.
+    pub fn array(&mut self, name: Arc<str>, entry: ArrayEntry) -> Result<(), CatalogError> {
+        check_entry(&name, &entry)?;
+        let id = entry.id;
+        self.arrays.push((id, entry));
+        self.place(name, Node::Array(id))
+    }
+
+    /// Puts a group back.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`] if it does not fit what is there already.
+    pub fn group(&mut self, name: Arc<str>, attributes: Attributes) -> Result<(), CatalogError> {
+        self.place(name, Node::Group(attributes))
+    }
+
+    /// The catalog, with these attributes of the root group, which gives out no id below `next`.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`] if two arrays have one id.
+    pub fn finish(mut self, root: Attributes, next: ArrayId) -> Result<Catalog, CatalogError> {
+        self.arrays.sort_unstable_by_key(|(id, _)| *id);
+        let last = self.arrays.last().map_or(ArrayId(0), |(id, _)| *id);
+        let bad = |why| CatalogError::BadEntry { name: last.to_string(), why };
+        let Some(end) = last.0.checked_add(1) else { return Err(bad("its id has none after it")) };
+        let not_sorted = || bad("it or one before it has the id of another");
+        Ok(Catalog {
+            names: Layered::of_sorted(self.names).ok_or_else(not_sorted)?,
+            arrays: Layered::of_sorted(self.arrays).ok_or_else(not_sorted)?,
+            root,
+            tags: OrdMap::new(),
+            next_array: next.0.max(end),
+        })
+    }
+
+    fn place(&mut self, name: Arc<str>, node: Node) -> Result<(), CatalogError> {
+        check_name(&name)?;
+        if self.names.last().is_some_and(|(last, _)| *last >= name) {
+            return Err(CatalogError::Exists { name: name.to_string() });
+        }
+        if let Some(at) = name.rfind('/') {
+            self.find_group(&name[..at])?;
+        }
+        self.names.push((name, node));
+        Ok(())
+    }
+
+    /// Makes `above` the group called `group`.
+    fn find_group(&mut self, group: &str) -> Result<(), CatalogError> {
+        if let Some((name, Node::Group(_))) = self.names.get(self.above)
+            && **name == *group
+        {
+            return Ok(());
+        }
+        let found = self.names.binary_search_by(|(name, _)| (**name).cmp(group));
+        match found.map(|at| (at, &self.names[at].1)) {
+            Ok((at, Node::Group(_))) => {
+                self.above = at;
+                Ok(())
+            }
+            _ => Err(CatalogError::NotFound { name: group.to_owned() }),
+        }
+    }
+}
+
 /// The names of the groups above `name`, outermost first, without the root.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('/').map(|(at, _)| &name[..at])
@@ -501,13 +560,17 @@ pub fn check_name(name: &str) -> Result<(), CatalogError> {
             "" => return bad("it starts or ends with `/` or has two in a row"),
             "." | ".." => return bad("`.` and `..` are not allowed as parts of a name"),
             _ if part.len() > PART_BYTES_MAX => return bad("a part has more than 255 bytes"),
-            _ if part.chars().any(char::is_control) => {
-                return bad("it contains a control character");
-            }
+            _ if has_control_character(part) => return bad("it contains a control character"),
             _ => {}
         }
     }
     Ok(())
+}
+
+fn has_control_character(part: &str) -> bool {
+    // A loop without a way out is one the compiler does 16 bytes at a time.
+    let plain = part.bytes().fold(true, |plain, byte| plain & (0x20..0x7F).contains(&byte));
+    !plain && part.chars().any(char::is_control)
 }
 
 fn check_entry(name: &str, entry: &ArrayEntry) -> Result<(), CatalogError> {
@@ -554,6 +617,40 @@ mod tests {
         let below = create(&mut catalog, "a/b/c/d");
         assert!(matches!(below, Err(CatalogError::ParentIsArray { .. })));
         assert!(matches!(create(&mut catalog, "a/b"), Err(CatalogError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_catalog_is_put_back_from_names_that_ascend_below_groups_that_are_there() {
+        let restored = |names: &[(&str, u64)]| {
+            let mut restoration = Restoration::default();
+            for &(name, id) in names {
+                let name: Arc<str> = Arc::from(name);
+                let mut catalog = Catalog::default();
+                create(&mut catalog, "x").unwrap();
+                let entry = ArrayEntry { id: ArrayId(id), ..catalog.array("x").unwrap().clone() };
+                match id {
+                    0 => restoration.group(name, Attributes::new())?,
+                    _ => restoration.array(name, entry)?,
+                }
+            }
+            restoration.finish(Attributes::new(), ArrayId(3))
+        };
+        let catalog = restored(&[("a", 0), ("a-b", 9), ("a/b", 0), ("a/b/c", 5), ("a/d", 7)]);
+        let catalog = catalog.unwrap();
+        assert_eq!(names(&catalog), ["a", "a-b", "a/b", "a/b/c", "a/d"]);
+        assert_eq!(catalog.array("a/d").unwrap().id, ArrayId(7));
+        assert_eq!(catalog.next_array(), ArrayId(10));
+        for (what, hostile) in [
+            ("a group that is missing", &[("a/b", 1)][..]),
+            ("a name below an array", &[("a", 1), ("a/b", 2)]),
+            ("names that descend", &[("b", 1), ("a", 2)]),
+            ("a name twice", &[("a", 1), ("a", 2)]),
+            ("an id twice", &[("a", 2), ("b", 2)]),
+            ("an id without one after it", &[("a", u64::MAX)]),
+            ("no name", &[("a", 0), ("a/../b", 1)]),
+        ] {
+            assert!(restored(hostile).is_err(), "{what}");
+        }
     }
 
     #[test]

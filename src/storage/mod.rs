@@ -27,6 +27,7 @@ pub mod engine;
 mod error;
 pub mod extent;
 pub mod index;
+mod layered;
 pub mod local;
 pub mod planted;
 pub mod record;

@@ -82,6 +82,12 @@ impl Space {
     }
 }
 
+/// The content of arrays as a checkpoint holds it.
+pub trait StoredMaps: Send + Sync {
+    /// The content of an array; nothing if the checkpoint holds none.
+    fn page_map(&self, array: ArrayId) -> Option<PageMap>;
+}
+
 /// The store as of one commit.
 #[derive(Clone, Default)]
 pub struct State {
@@ -93,6 +99,8 @@ pub struct State {
     pub catalog: Catalog,
     /// Data files' pages named by any kept record: what must not be given out.
     pub space: Space,
+    // What `arrays` does not hold. It may know arrays that are gone; their ids never come again.
+    base: Option<Arc<dyn StoredMaps>>,
     arrays: OrdMap<ArrayId, PageMap>,
 }
 
@@ -100,13 +108,25 @@ impl State {
     /// A state in which no array has content yet. For decoders of a whole state.
     #[must_use]
     pub fn new(tid: Tid, time_ns: i64, catalog: Catalog, space: Space) -> Self {
-        Self { tid, time_ns, catalog, space, arrays: OrdMap::new() }
+        Self { tid, time_ns, catalog, space, base: None, arrays: OrdMap::new() }
+    }
+
+    /// This state with the content that `base` holds.
+    #[must_use]
+    pub fn over(self, base: Arc<dyn StoredMaps>) -> Self {
+        Self { base: Some(base), ..self }
     }
 
     /// The content of an array; an array nobody wrote to is one hole.
     #[must_use]
     pub fn page_map(&self, array: ArrayId) -> PageMap {
-        self.arrays.get(&array).cloned().unwrap_or_default()
+        let is_there = self.catalog.array_by_id(array).is_some();
+        self.map_of(array).filter(|_| is_there).unwrap_or_default()
+    }
+
+    fn map_of(&self, array: ArrayId) -> Option<PageMap> {
+        let changed = self.arrays.get(&array).cloned();
+        changed.or_else(|| self.base.as_ref()?.page_map(array))
     }
 
     /// Puts the content of an array back. For decoders of a whole state.
@@ -115,14 +135,8 @@ impl State {
     }
 
     /// The arrays that have content, ascending.
-    pub fn page_maps(&self) -> impl Iterator<Item = (ArrayId, &PageMap)> + '_ {
-        self.arrays.iter().map(|(&id, pages)| (id, pages))
-    }
-
-    /// Number of entries that lie over the checkpoint, in all arrays. Cost O(arrays).
-    #[must_use]
-    pub fn overlay_len(&self) -> usize {
-        self.arrays.values().map(PageMap::overlay_len).sum()
+    pub fn page_maps(&self) -> impl Iterator<Item = (ArrayId, PageMap)> + '_ {
+        self.catalog.arrays().filter_map(|entry| Some((entry.id, self.map_of(entry.id)?)))
     }
 
     /// The state after `record`. Cost O(changes), not O(state).
@@ -158,7 +172,10 @@ impl State {
             }
             next.catalog.touch(change.array, record.tid);
             next.occupy(&change.segment.source);
-            next.arrays.entry(change.array).or_default().insert(&change.segment);
+            let stored = || next.base.as_ref()?.page_map(change.array);
+            let map =
+                next.arrays.entry(change.array).or_insert_with(|| stored().unwrap_or_default());
+            map.insert(&change.segment);
         }
         Ok(next)
     }

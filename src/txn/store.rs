@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::checked::CheckedUnits;
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, Session};
@@ -89,6 +91,7 @@ pub(super) struct Shared {
     // Which opened the store; a child of fork would write into the same files at the same places.
     process: u32,
     pub(super) path: PathBuf,
+    uuid: Uuid,
     pub(super) block_bytes: u64,
     head: RwLock<Head>,
     // With whether they were mapped for writing.
@@ -154,7 +157,7 @@ impl Store {
     ) -> Result<Self, StorageError> {
         let options = LocalOptions { map_words, ..options.clone() };
         let (engine, state) = LocalEngine::open(backend, mode, &options)?;
-        let block_bytes = engine.format().block_bytes;
+        let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);
         let head = Head { state: Arc::new(state), generation: engine.generation() };
         let engine: Arc<dyn Engine> = Arc::new(engine);
         let shared = Shared {
@@ -163,6 +166,7 @@ impl Store {
             commit_lock: Mutex::new(head.clone()),
             process: std::process::id(),
             path: PathBuf::from(backend.location()),
+            uuid,
             block_bytes,
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
@@ -295,6 +299,12 @@ impl Store {
         &self.shared.path
     }
 
+    /// What tells this store from every other, also after it was moved.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.shared.uuid
+    }
+
     /// Bytes of a block of arrays that do not choose.
     #[must_use]
     pub fn block_bytes(&self) -> u64 {
@@ -317,6 +327,8 @@ impl Store {
     ///
     /// [`TransactionError::NoCommitThen`] if all kept ones are later.
     pub fn newest_at(&self, time_ns: i64) -> Result<Tid, TransactionError> {
+        self.shared.refresh()?;
+        let _no_pack = self.shared.commit_lock.lock();
         self.shared.newest_at(time_ns)?.ok_or(TransactionError::NoCommitThen)
     }
 
@@ -577,6 +589,7 @@ impl Shared {
         }
     }
 
+    /// The caller holds the commit lock: a pack would forget the oldest commit while it is read.
     pub(super) fn newest_at(&self, time_ns: i64) -> Result<Option<Tid>, StorageError> {
         let oldest = self.engine.oldest();
         let head = Arc::clone(&self.head.read().state);

@@ -109,3 +109,25 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
     let store = Store::open(dir.path().join("s"), zbigarray::OpenOptions::default()).unwrap();
     assert_eq!(sum(&store.begin_read().unwrap()), expected);
 }
+
+#[test]
+fn what_was_newest_at_a_time_is_found_while_another_thread_packs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..60 {
+                for _ in 0..3 {
+                    store.tag("newest", store.head()).unwrap();
+                }
+                store.pack(Keep::Head).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let head = store.head();
+            assert!(store.newest_at(i64::MAX).unwrap() >= head);
+        }
+    });
+}

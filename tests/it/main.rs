@@ -12,12 +12,14 @@ mod concurrent;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-mod crash_smoke;
+mod failing_calls;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod numpy_casting;
 #[cfg(test)]
 mod numpy_pure;

@@ -142,7 +142,7 @@ fn targets(workspace: &Workspace, wanted: &[String]) -> Result<Vec<String>, Stri
 fn seed(workspace: &Workspace) -> Result<(), String> {
     let mut command = replay(workspace);
     command.env("ZBA_FUZZ_CORPUS", workspace.path("fuzz/corpus"));
-    command.args(["seeds_become_a_corpus", "--", "--ignored"]);
+    command.arg("every_target_begins_with_seeds_and_all_that_was_found");
     match steps::run_command(command) {
         Outcome::Passed => Ok(()),
         _ => Err("the seeds were not written".to_owned()),

@@ -34,10 +34,11 @@ use super::segment_file::{
 use super::{StoreId, to_usize};
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
+use crate::storage::catalog::Catalog;
 use crate::storage::extent::{Extent, IN_LOG, Place, Segment, Source};
 use crate::storage::index::PageMap;
 use crate::storage::planted::{Bug, planted};
-use crate::storage::state::State;
+use crate::storage::state::{State, StoredMaps};
 use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, Tid};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"zba-chk\n");
@@ -157,18 +158,13 @@ impl Checkpoint {
     ///
     /// [`StorageError::Corrupted`] if what opening reads is damaged.
     pub(super) fn open(files: &Files, store: &StoreId, tid: Tid) -> Result<Self, StorageError> {
-        let file = files.open(&checkpoint_path(tid), Access::Read)?;
-        let len_bytes = file.len()?;
-        let mut page = [0; PAGE_LEN];
-        file.read_exact_at(&mut page, 0)?;
-        let sector = Seal::new(store, u32::MAX).examine(0, &page[..SECTOR_BYTES]);
-        if sector != Sector::Good || page[SECTOR_BYTES..].iter().any(|&byte| byte != 0) {
-            return Err(file.damaged(0, "the header of the checkpoint is damaged"));
-        }
-        let header = Header::decode(&page).map_err(|Malformed(what)| file.damaged(0, what))?;
-        if header.tail.tid != tid {
-            return Err(file.damaged(0, "it is the checkpoint of another commit"));
-        }
+        let (file, header) = open_header(files, store, tid)?;
+        Self::behind(store, file, header)
+    }
+
+    /// The checkpoint in `file`, of which the header was read.
+    fn behind(store: &StoreId, file: StoreFile, header: Header) -> Result<Self, StorageError> {
+        let (tid, len_bytes) = (header.tail.tid, file.len()?);
         let read = |section: Section| read_section(&file, section, len_bytes);
         let (catalog, space) = (read(header.catalog)?, read(header.space)?);
         let directory = read(header.directory)?;
@@ -190,18 +186,31 @@ impl Checkpoint {
             SegmentFile::new(file.clone(), (*store, tid), pages, (space.clone(), log_end));
         let segments = segments.with_fences(fences).map_err(at(header.directory))?;
         let segments = Arc::new(segments);
-        let mut state = State::new(tid, header.time_ns, catalog, space);
-        for array in arrays {
-            if state.catalog.array_by_id(array.id).is_none() {
-                let what = format!("it has data of {}, which is not", array.id);
-                return Err(file.damaged(header.directory.offset, what));
-            }
-            let table = ArrayTable::new(Arc::clone(&segments), array.id, array.first, array.count);
-            let table = table.map_err(at(header.directory))?;
-            state.set_page_map(array.id, PageMap::over(Arc::new(table)));
-        }
+        let arrays = Stored::new(Arc::clone(&segments), arrays, &catalog);
+        let arrays = Arc::new(arrays.map_err(at(header.directory))?);
+        let state = State::new(tid, header.time_ns, catalog, space).over(arrays);
         Ok(Self { header, state, segments, len_bytes })
     }
+}
+
+/// Opens the checkpoint of commit `tid` as far as its header.
+fn open_header(
+    files: &Files,
+    store: &StoreId,
+    tid: Tid,
+) -> Result<(StoreFile, Header), StorageError> {
+    let file = files.open(&checkpoint_path(tid), Access::Read)?;
+    let mut page = [0; PAGE_LEN];
+    file.read_exact_at(&mut page, 0)?;
+    let sector = Seal::new(store, u32::MAX).examine(0, &page[..SECTOR_BYTES]);
+    if sector != Sector::Good || page[SECTOR_BYTES..].iter().any(|&byte| byte != 0) {
+        return Err(file.damaged(0, "the header of the checkpoint is damaged"));
+    }
+    let header = Header::decode(&page).map_err(|Malformed(what)| file.damaged(0, what))?;
+    if header.tail.tid != tid {
+        return Err(file.damaged(0, "it is the checkpoint of another commit"));
+    }
+    Ok((file, header))
 }
 
 fn read_section(file: &StoreFile, section: Section, len: u64) -> Result<Vec<u8>, StorageError> {
@@ -217,7 +226,44 @@ fn read_section(file: &StoreFile, section: Section, len: u64) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
+/// The segments of all arrays.
+struct Stored {
+    segments: Arc<SegmentFile>,
+    // Ascending by id; each names segments that are there.
+    arrays: Vec<ArrayEntry>,
+}
+
+impl Stored {
+    fn new(
+        segments: Arc<SegmentFile>,
+        arrays: Vec<ArrayEntry>,
+        catalog: &Catalog,
+    ) -> Result<Self, Malformed> {
+        let mut ids = catalog.arrays().map(|entry| entry.id);
+        for array in &arrays {
+            // Both ascend, so this looks at each id once.
+            if !ids.any(|id| id == array.id) {
+                let what = format!("it has data of {}, which is not, or is twice", array.id);
+                return Err(Malformed(what));
+            }
+            segments.require(array.first, array.count)?;
+        }
+        drop(ids);
+        Ok(Self { segments, arrays })
+    }
+}
+
+impl StoredMaps for Stored {
+    fn page_map(&self, array: ArrayId) -> Option<PageMap> {
+        let at = self.arrays.binary_search_by_key(&array, |entry| entry.id).ok()?;
+        let ArrayEntry { id, first, count } = self.arrays[at];
+        let table = ArrayTable::new(Arc::clone(&self.segments), id, first, count);
+        Some(PageMap::over(Arc::new(table)))
+    }
+}
+
 /// Which segments belong to an array.
+#[derive(Clone, Copy)]
 struct ArrayEntry {
     id: ArrayId,
     first: u64,
@@ -260,19 +306,19 @@ pub(super) fn newest(
     let is_opening = until == Tid(u64::MAX) && !planted(Bug::StaleCheckpointUsed);
     let mut usable = None;
     for tid in tids.rev() {
-        let Ok(checkpoint) = Checkpoint::open(files, store, tid) else { continue };
-        if checkpoint.header.chain_first != chain.first && !planted(Bug::StaleCheckpointUsed) {
+        let Ok((file, header)) = open_header(files, store, tid) else { continue };
+        let needed = header.tail.position.file;
+        if header.chain_first != chain.first && !planted(Bug::StaleCheckpointUsed) {
             leftovers.push(checkpoint_path(tid));
-        } else if is_opening && checkpoint.tail().position.file > chain.last {
+        } else if is_opening && needed > chain.last {
             // The file was durable before the checkpoint was written: commits are missing.
             let what = format!("the log file is missing; the checkpoint of commit {tid} needs it");
-            let place = log_path(checkpoint.tail().position.file);
-            return Err(StorageError::Corrupted { place, what });
+            return Err(StorageError::Corrupted { place: log_path(needed), what });
         } else if usable.is_none()
-            && (planted(Bug::StaleCheckpointUsed)
-                || (chain.first..=chain.last).contains(&checkpoint.tail().position.file))
+            && (planted(Bug::StaleCheckpointUsed) || (chain.first..=chain.last).contains(&needed))
         {
-            usable = Some(checkpoint);
+            // One that is damaged behind its header is passed over, too.
+            usable = Checkpoint::behind(store, file, header).ok();
         }
     }
     Ok(usable)

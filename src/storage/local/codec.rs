@@ -19,8 +19,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+pub(super) use super::names::{decode_catalog, encode_catalog};
+use super::names::{decode_entry_alone, decode_shape, encode_entry, encode_shape};
 use crate::storage::StorageError;
-use crate::storage::catalog::{ArrayEntry, Attributes, Catalog, CatalogChange, Node, Owner};
+use crate::storage::catalog::{CatalogChange, Owner};
 use crate::storage::extent::{EXTENT_PAGES_MAX, FILE_PAGES_MAX};
 use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
@@ -32,7 +34,7 @@ use crate::units::{ARRAY_PAGES_MAX, ArrayId, PAGE_BYTES, PageRange, Tid};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Malformed(pub(super) String);
 
-fn malformed<T>(what: &str) -> Result<T, Malformed> {
+pub(super) fn malformed<T>(what: &str) -> Result<T, Malformed> {
     Err(Malformed(what.to_owned()))
 }
 
@@ -60,12 +62,12 @@ impl Encoder {
     /// A length or a count.
     ///
     /// Panics above 2^32: names, notes and lists of one commit are bounded far below.
-    fn count(&mut self, n: usize) {
+    pub(super) fn count(&mut self, n: usize) {
         let Ok(n) = u32::try_from(n) else { panic!("a list of {n} does not fit a commit record") };
         self.u32(n);
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.0.extend_from_slice(text.as_bytes());
     }
@@ -108,7 +110,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A count of things of at least `bytes_each` bytes, which must be there (invariant 1).
-    fn count(&mut self, bytes_each: usize) -> Result<usize, Malformed> {
+    pub(super) fn count(&mut self, bytes_each: usize) -> Result<usize, Malformed> {
         let count = self.u32()? as usize;
         if count.saturating_mul(bytes_each) > self.0.len() {
             return malformed("a list is longer than the bytes that follow");
@@ -116,10 +118,14 @@ impl<'a> Decoder<'a> {
         Ok(count)
     }
 
-    fn text(&mut self) -> Result<Arc<str>, Malformed> {
+    pub(super) fn text(&mut self) -> Result<Arc<str>, Malformed> {
+        self.str().map(Arc::from)
+    }
+
+    pub(super) fn str(&mut self) -> Result<&'a str, Malformed> {
         let len = self.count(1)?;
         match std::str::from_utf8(self.bytes(len)?) {
-            Ok(text) => Ok(Arc::from(text)),
+            Ok(text) => Ok(text),
             Err(_) => malformed("a text is not UTF-8"),
         }
     }
@@ -385,7 +391,7 @@ fn encode_change(out: &mut Encoder, change: &CatalogChange) {
 
 fn decode_change(from: &mut Decoder<'_>) -> Result<CatalogChange, Malformed> {
     Ok(match from.u8()? {
-        0 => CatalogChange::CreateArray { name: from.text()?, entry: decode_entry(from)? },
+        0 => CatalogChange::CreateArray { name: from.text()?, entry: decode_entry_alone(from)? },
         1 => CatalogChange::CreateGroup { name: from.text()? },
         2 => CatalogChange::Remove { name: from.text()? },
         3 => CatalogChange::Move { from: from.text()?, to: from.text()? },
@@ -412,133 +418,12 @@ fn decode_change(from: &mut Decoder<'_>) -> Result<CatalogChange, Malformed> {
     })
 }
 
-fn decode_flag(from: &mut Decoder<'_>) -> Result<bool, Malformed> {
+pub(super) fn decode_flag(from: &mut Decoder<'_>) -> Result<bool, Malformed> {
     match from.u8()? {
         0 => Ok(false),
         1 => Ok(true),
         _ => malformed("a flag is neither 0 nor 1"),
     }
-}
-
-fn encode_shape(out: &mut Encoder, shape: &[u64]) {
-    out.count(shape.len());
-    shape.iter().for_each(|&len| out.u64(len));
-}
-
-fn decode_shape(from: &mut Decoder<'_>) -> Result<Arc<[u64]>, Malformed> {
-    let axes = from.count(8)?;
-    (0..axes).map(|_| from.u64()).collect::<Result<Vec<_>, _>>().map(Arc::from)
-}
-
-fn encode_attributes(out: &mut Encoder, attributes: &Attributes) {
-    out.count(attributes.len());
-    for (key, value) in attributes {
-        out.text(key);
-        out.text(value);
-    }
-}
-
-fn decode_attributes(from: &mut Decoder<'_>) -> Result<Attributes, Malformed> {
-    let count = from.count(8)?;
-    (0..count).map(|_| Ok((from.text()?, from.text()?))).collect()
-}
-
-fn encode_entry(out: &mut Encoder, entry: &ArrayEntry) {
-    out.u64(entry.id.0);
-    encode_shape(out, &entry.shape);
-    out.u64(entry.block_bytes);
-    out.text(&entry.descriptor);
-    encode_attributes(out, &entry.attributes);
-    out.u64(entry.created.0);
-    out.u64(entry.changed.0);
-}
-
-/// The id of an array, which leaves room for those that a transaction gives provisionally.
-fn decode_id(from: &mut Decoder<'_>) -> Result<ArrayId, Malformed> {
-    match from.u64()? {
-        id if id < ArrayId::BELIEVED_MAX.0 => Ok(ArrayId(id)),
-        _ => malformed("an array has an impossible id"),
-    }
-}
-
-fn decode_entry(from: &mut Decoder<'_>) -> Result<ArrayEntry, Malformed> {
-    Ok(ArrayEntry {
-        id: decode_id(from)?,
-        shape: decode_shape(from)?,
-        block_bytes: from.u64()?,
-        descriptor: from.text()?,
-        attributes: decode_attributes(from)?,
-        created: Tid(from.u64()?),
-        changed: Tid(from.u64()?),
-    })
-}
-
-/// Encodes all names and tags.
-pub(super) fn encode_catalog(out: &mut Encoder, catalog: &Catalog) {
-    out.u64(catalog.next_array().0);
-    encode_attributes(out, catalog.root());
-    out.count(catalog.names().count());
-    for (name, node) in catalog.names() {
-        out.text(name);
-        match node {
-            Node::Group(attributes) => {
-                out.u8(0);
-                encode_attributes(out, attributes);
-            }
-            Node::Array(id) => {
-                out.u8(1);
-                let Some(entry) = catalog.array_by_id(*id) else {
-                    panic!("the catalog names array {id} and does not have it")
-                };
-                encode_entry(out, entry);
-            }
-        }
-    }
-    out.count(catalog.tags().count());
-    for (tag, tid) in catalog.tags() {
-        out.text(tag);
-        out.u64(tid.0);
-    }
-}
-
-/// Decodes what [`encode_catalog`] encoded, in which parents come before what is below them.
-pub(super) fn decode_catalog(from: &mut Decoder<'_>) -> Result<Catalog, Malformed> {
-    let mut catalog = Catalog::default();
-    let next = decode_id(from)?;
-    let fits = |result: Result<(), _>| {
-        result.map_err(|why: crate::storage::catalog::CatalogError| Malformed(why.to_string()))
-    };
-    let root = Owner::Group(Arc::from(""));
-    for (key, value) in decode_attributes(from)? {
-        let change = CatalogChange::Attribute { owner: root.clone(), key, value: Some(value) };
-        fits(catalog.apply(&change, Tid::ZERO))?;
-    }
-    // Most arrays of a store have one of few descriptors: equal neighbours share the text.
-    let mut descriptor: Arc<str> = Arc::from("");
-    for _ in 0..from.count(5)? {
-        let name = from.text()?;
-        if decode_flag(from)? {
-            let mut entry = decode_entry(from)?;
-            if entry.descriptor == descriptor {
-                entry.descriptor = Arc::clone(&descriptor);
-            }
-            descriptor = Arc::clone(&entry.descriptor);
-            fits(catalog.restore_array(&name, entry))?;
-            continue;
-        }
-        fits(catalog.apply(&CatalogChange::CreateGroup { name: Arc::clone(&name) }, Tid::ZERO))?;
-        for (key, value) in decode_attributes(from)? {
-            let owner = Owner::Group(Arc::clone(&name));
-            let change = CatalogChange::Attribute { owner, key, value: Some(value) };
-            fits(catalog.apply(&change, Tid::ZERO))?;
-        }
-    }
-    for _ in 0..from.count(12)? {
-        let change = CatalogChange::Tag { tag: from.text()?, tid: Some(Tid(from.u64()?)) };
-        fits(catalog.apply(&change, Tid::ZERO))?;
-    }
-    catalog.raise_next_array(next);
-    Ok(catalog)
 }
 
 /// Encodes the ranges of a space.
@@ -627,6 +512,7 @@ pub(super) fn decode_state(tid: Tid, time_ns: i64, body: &[u8]) -> Result<State,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::catalog::{ArrayEntry, Catalog};
     use crate::storage::extent::IN_LOG;
     use proptest::prelude::*;
 

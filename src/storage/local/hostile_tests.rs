@@ -189,7 +189,7 @@ fn extents_that_share_checksums_in_a_checkpoint_do_not_multiply_them() {
     let end = (space, Place { file: IN_LOG, page: 1 });
     let tables = SegmentFile::new(file, (store, tid), (1, 1), end);
     let tables = Arc::new(tables.with_fences(vec![(ARRAY, 0)]).unwrap());
-    let table = ArrayTable::new(tables, ARRAY, 0, 1000).unwrap();
+    let table = ArrayTable::new(tables, ARRAY, 0, 1000);
     let mut found: Vec<Segment> = Vec::new();
     table.segments_in(PageRange::at(0, 1), &mut found).unwrap();
     let error = table.segments_in(PageRange::at(0, 1000), &mut found).unwrap_err().to_string();

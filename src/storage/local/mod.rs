@@ -26,6 +26,7 @@ mod free_space;
 mod log;
 mod log_header;
 mod members;
+mod names;
 mod pack;
 mod recovery;
 mod segment_file;

@@ -191,6 +191,15 @@ impl SegmentFile {
         self.damaged.load(Ordering::Acquire)
     }
 
+    /// Fails unless `count` segments from number `first` on can be there.
+    pub(super) fn require(&self, first: u64, count: u64) -> Result<(), Malformed> {
+        let pages = first.checked_add(count).map(|end| end.div_ceil(StoredSegment::PER_PAGE));
+        match pages.is_some_and(|pages| pages <= self.segment_pages) {
+            true => Ok(()),
+            false => Err(Malformed("an array names segments that are not".to_owned())),
+        }
+    }
+
     /// Reads every page and compares it with its checksum.
     pub(super) fn verify(&self) -> Result<(), StorageError> {
         (0..self.segment_pages).try_for_each(|n| self.read_page(SEGMENTS, n).map(|_| ()))?;
@@ -286,19 +295,9 @@ pub(super) struct ArrayTable {
 }
 
 impl ArrayTable {
-    /// The `count` segments from number `first` on.
-    pub(super) fn new(
-        file: Arc<SegmentFile>,
-        array: ArrayId,
-        first: u64,
-        count: u64,
-    ) -> Result<Self, Malformed> {
-        match first.checked_add(count) {
-            Some(end) if end.div_ceil(StoredSegment::PER_PAGE) <= file.segment_pages => {
-                Ok(Self { file, array, first, end })
-            }
-            _ => Err(Malformed("an array names segments that are not".to_owned())),
-        }
+    /// The `count` segments from number `first` on, which are there ([`SegmentFile::require`]).
+    pub(super) fn new(file: Arc<SegmentFile>, array: ArrayId, first: u64, count: u64) -> Self {
+        Self { file, array, first, end: first + count }
     }
 
     /// The number of the last segment that begins at `page` or before, or of the first one.

@@ -1,7 +1,7 @@
 //! W-044 to W-051, X-07, X-12: rows at the end.
 
-use ndarray::{Array1, Array2, Array3, Axis, Ix1, Ix2, Ix3, concatenate};
-use zbigarray::array::ArrayError;
+use ndarray::{Array1, Array2, Array3, Axis, Ix1, Ix2, Ix3, arr2, concatenate, s};
+use zbigarray::array::{ArrayError, Bytes, CastError};
 use zbigarray::{ArrayOptions, Order};
 
 use super::{before, fresh};
@@ -78,6 +78,50 @@ fn appending_no_rows_does_nothing() {
     let other = other.commit().unwrap();
     assert_eq!(transaction.commit().unwrap(), tid, "no conflict and no commit");
     assert_eq!(store.head(), other);
+}
+
+/// W-049.
+#[test]
+fn numbers_of_another_type_are_cast_as_by_assignment() {
+    let (_dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<i16, Ix2>("a", &[0, 3]).unwrap();
+    let rows = Array2::from_shape_vec((2, 3), vec![1.7, -1.7, 0.0, 3e9, f64::NAN, 2.5]).unwrap();
+    array.append_cast(&rows).unwrap();
+    array.append_cast(&rows.t().as_standard_layout().t().slice(s![..1, ..])).unwrap();
+    array.append_cast(&Array2::from_elem((1, 3), 70_000_i64)).unwrap();
+    array.append_cast(&Array2::from_elem((1, 3), 7_i16)).unwrap();
+    let expected = [[1, -1, 0], [i16::MAX, 0, 2], [1, -1, 0], [4464; 3], [7; 3]];
+    assert_eq!(array.view().unwrap(), arr2(&expected));
+    let refused = array.append_cast(&Array2::from_elem((1, 3), Bytes(*b"12")));
+    assert!(matches!(refused, Err(ArrayError::Cast(CastError::NotNumbers { .. }))));
+    let refused = array.append_cast(&Array2::from_elem((1, 2), 1.5));
+    assert!(matches!(refused, Err(ArrayError::Shape(_))));
+    assert_eq!(array.shape(), [5, 3]);
+}
+
+/// Rows that are cast in several parts, onto an end inside of a page.
+#[test]
+fn many_rows_are_cast_part_by_part_in_either_order() {
+    let (_dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    for order in [Order::C, Order::F] {
+        let options = ArrayOptions::new().order(order);
+        let name = format!("{order:?}");
+        let shape = if order == Order::C { [1, 3] } else { [3, 1] };
+        let mut array = transaction.create_with::<u8, Ix2>(&name, &shape, &options).unwrap();
+        let numbers = Array1::from_iter((0..6_000_000_u32).map(|number| number as u8));
+        let shape = if order == Order::C { (2_000_000, 3) } else { (3, 2_000_000) };
+        let numbers = numbers.into_shape_with_order(shape).unwrap();
+        array.append_cast(&numbers.mapv(f32::from)).unwrap();
+        let view = array.view().unwrap();
+        let (first, rest) = match order {
+            Order::C => view.split_at(Axis(0), 1),
+            Order::F => view.split_at(Axis(1), 1),
+        };
+        assert!(first.iter().all(|&number| number == 0));
+        assert_eq!(rest, numbers);
+    }
 }
 
 /// W-050.
