@@ -34,6 +34,7 @@ mod progress;
 mod shell;
 mod stream;
 mod values;
+mod who;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ enum Command {
     Ls(list::Ls),
     Info(list::Info),
     Log(history::Log),
+    Watch(history::Watch),
+    Who(who::Who),
     Du(list::Du),
     Rm(names::Rm),
     Mv(names::Mv),
@@ -207,6 +210,8 @@ impl Command {
             Self::Rm(command) => command.run(output),
             Self::Mv(command) => command.run(output),
             Self::Cp(command) => command.run(output),
+            Self::Watch(command) => command.run(output),
+            Self::Who(command) => command.run(output),
             Self::Attrs(command) => command.run(output),
             Self::Resize(command) => command.run(output),
             Self::Tag(command) => command.run(output),

@@ -275,6 +275,19 @@ impl Store {
         let begin = Instant::now();
         loop {
             let newest = self.shared.engine.newest()?;
+    /// Bytes of data files that are in use only because somebody looks at the snapshot of commit
+    /// `tid`: what a pack that keeps the newest commit would free without it. Cost O(index).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if the snapshot was packed away, [`StorageError::NoCommit`] if
+    /// there is no such commit yet.
+    pub fn held_by(&self, tid: Tid) -> Result<u64, TransactionError> {
+        let pin = self.shared.load_and_pin(tid)?;
+        let head = self.shared.known_head().state;
+        Ok(self.shared.engine.held_bytes(pin.state(), &head)?)
+    }
+
             let left = timeout.saturating_sub(begin.elapsed());
             if newest > after || left.is_zero() {
                 return Ok(newest);

@@ -226,3 +226,18 @@ fn whatever_the_words_say_commits_are_found_and_none_is_lost() {
     }
     healthy(&one);
 }
+
+#[test]
+fn a_snapshot_holds_the_pages_that_later_commits_replaced() {
+    let disk = new_store();
+    let (engine, head) = open(&disk, Mode::ReadWrite);
+    let first = commit(&engine, &head, 0, 8, false).unwrap();
+    assert_eq!(engine.held_bytes(&first, &first).unwrap(), 0);
+    let second = commit(&engine, &first, 0, 4, false).unwrap();
+    let third = commit(&engine, &second, 0, 4, false).unwrap();
+    let held = |since: &State| engine.held_bytes(since, &third).unwrap() / PAGE_BYTES;
+    assert_eq!((held(&first), held(&second), held(&third)), (8, 4, 0));
+    engine.pin(Some(first.tid), engine.generation());
+    let told = &engine.members().unwrap()[0];
+    assert_eq!((told.snapshot, told.is_expired, told.is_self), (Some(first.tid), false, true));
+}

@@ -374,7 +374,7 @@ impl Members {
                 opened_ns: time(OPENED_NS),
                 snapshot,
                 snapshot_since_ns: snapshot.map(|_| time(PINNED_NS)),
-                is_expired: self.told(first + EXPIRED) != Told::Nothing,
+                is_expired: snapshot.is_some_and(|tid| self.is_expired(place, tid)),
                 is_self: Some(place) == self.place,
             }
         };

@@ -705,6 +705,10 @@ impl Engine for LocalEngine {
             for name in self.files.list(directory)? {
                 // A file that goes away meanwhile takes no space.
                 let path = format!("{directory}/{name}");
+    fn held_bytes(&self, since: &State, head: &State) -> Result<u64, StorageError> {
+        pack::held_bytes(self, since, head)
+    }
+
                 if let Some(file) = self.files.try_open(&path, Access::Read)? {
                     bytes += size(&file)?;
                 }
