@@ -66,13 +66,22 @@ impl Default for CreateOptions {
 pub struct OpenOptions {
     /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
     pub read_only: bool,
+    /// Whether a store that is opened for reading may lie on a network file system. There nothing
+    /// keeps others from changing it: who says so sees to it that nobody commits or packs meanwhile.
+    pub network: bool,
 }
 
 impl OpenOptions {
     /// To read only.
     #[must_use]
     pub fn read_only() -> Self {
-        Self { read_only: true }
+        Self { read_only: true, ..Self::default() }
+    }
+
+    /// The same, also on a network file system; see [`network`](Self::network).
+    #[must_use]
+    pub fn on_network(self) -> Self {
+        Self { network: true, ..self }
     }
 }
 
@@ -122,8 +131,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
-    /// system's error.
+    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`],
+    /// [`StorageError::NetworkFileSystem`], or the system's error.
     pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
@@ -136,12 +145,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`] or
-    /// [`StorageError::Locked`].
+    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`],
+    /// [`StorageError::NetworkFileSystem`], [`StorageError::Busy`] or [`StorageError::Locked`].
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        Self::open_on(&backend, mode, &LocalOptions::default())
+        let local = LocalOptions { network: options.network, ..LocalOptions::default() };
+        Self::open_on(&backend, mode, &local)
     }
 
     /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
@@ -265,16 +275,6 @@ impl Store {
         self.shared.engine.members()
     }
 
-    /// Waits for a commit after `after`, of whatever process, at most `timeout`, and returns the
-    /// newest one: `after` or an older one if the time was over first.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`] if the log cannot be read.
-    pub fn wait(&self, after: Tid, timeout: Duration) -> Result<Tid, StorageError> {
-        let begin = Instant::now();
-        loop {
-            let newest = self.shared.engine.newest()?;
     /// Bytes of data files that are in use only because somebody looks at the snapshot of commit
     /// `tid`: what a pack that keeps the newest commit would free without it. Cost O(index).
     ///
@@ -288,6 +288,16 @@ impl Store {
         Ok(self.shared.engine.held_bytes(pin.state(), &head)?)
     }
 
+    /// Waits for a commit after `after`, of whatever process, at most `timeout`, and returns the
+    /// newest one: `after` or an older one if the time was over first.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the log cannot be read.
+    pub fn wait(&self, after: Tid, timeout: Duration) -> Result<Tid, StorageError> {
+        let begin = Instant::now();
+        loop {
+            let newest = self.shared.engine.newest()?;
             let left = timeout.saturating_sub(begin.elapsed());
             if newest > after || left.is_zero() {
                 return Ok(newest);

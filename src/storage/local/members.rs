@@ -99,14 +99,9 @@ pub(super) enum Told {
 }
 
 impl Members {
-    /// Opens the file and takes a place. Who may not write to it shares the readers' byte instead.
-    pub(super) fn join(
-        files: &Files,
-        store: &StoreId,
-        map: MapWords,
-        wait: Duration,
-    ) -> Result<Self, StorageError> {
-        let mut members = Self {
+    /// A process that says nothing to others and asks nothing of them.
+    pub(super) fn apart(files: &Files, store: &StoreId, wait: Duration) -> Self {
+        Self {
             path: files.location(),
             words: Arc::new(PrivateWords::new(0)),
             shared: None,
@@ -114,7 +109,17 @@ impl Members {
             key: *store,
             process: std::process::id(),
             wait,
-        };
+        }
+    }
+
+    /// Opens the file and takes a place. Who may not write to it shares the readers' byte instead.
+    pub(super) fn join(
+        files: &Files,
+        store: &StoreId,
+        map: MapWords,
+        wait: Duration,
+    ) -> Result<Self, StorageError> {
+        let mut members = Self::apart(files, store, wait);
         let aside = files.aside();
         let shared = match aside.try_open(SHARED_PATH, Access::Write) {
             Ok(Some(shared)) => Some(shared),

@@ -80,6 +80,9 @@ pub struct LocalOptions {
     pub map_words: MapWords,
     /// How long to wait for a process that commits.
     pub commit_wait: Duration,
+    /// Whether a store on a network file system may be opened for reading. Then nothing is said to
+    /// other processes and nothing asked of them: nobody may write meanwhile.
+    pub network: bool,
 }
 
 /// Words for a process that shares with nobody.
@@ -100,6 +103,7 @@ impl Default for LocalOptions {
             checkpoint_bytes_min: 1 << 20,
             map_words: private_words,
             commit_wait: Duration::from_secs(10),
+            network: false,
         }
     }
 }
@@ -139,7 +143,8 @@ impl LocalEngine {
     /// # Errors
     ///
     /// [`StorageError::AlreadyExists`] if something is there; [`StorageError::Io`] if the
-    /// directory cannot be written; [`StorageError::BlockSize`].
+    /// directory cannot be written; [`StorageError::BlockSize`];
+    /// [`StorageError::NetworkFileSystem`].
     pub fn create(backend: &Arc<dyn Backend>, options: &LocalOptions) -> Result<(), StorageError> {
         let block_bytes = options.block_bytes;
         if !block_bytes.is_power_of_two()
@@ -148,6 +153,7 @@ impl LocalEngine {
             return Err(StorageError::BlockSize { bytes: block_bytes });
         }
         let files = Files::new(Arc::clone(backend), true);
+        files.require_local()?;
         files.create_root()?;
         let names = files.list("")?;
         if !is_unfinished_creation(&files, &names)? {
@@ -178,7 +184,7 @@ impl LocalEngine {
     /// [`StorageError::NotAStore`], [`StorageError::Version`], [`StorageError::Busy`] if another
     /// process does not end its commit, [`StorageError::Locked`] if a reader without permission to
     /// write has to wait for a pack too long, [`StorageError::Corrupted`] if acknowledged commits
-    /// are damaged.
+    /// are damaged, [`StorageError::NetworkFileSystem`].
     pub fn open(
         backend: &Arc<dyn Backend>,
         mode: Mode,
@@ -187,7 +193,15 @@ impl LocalEngine {
         let files = Files::new(Arc::clone(backend), mode == Mode::ReadWrite);
         let format = Format::read(&files)?;
         let store = *format.uuid.as_bytes();
-        let members = Members::join(&files, &store, options.map_words, options.commit_wait)?;
+        let members = match files.require_local() {
+            Ok(()) => Members::join(&files, &store, options.map_words, options.commit_wait)?,
+            Err(StorageError::NetworkFileSystem { .. })
+                if options.network && mode == Mode::ReadOnly =>
+            {
+                Members::apart(&files, &store, options.commit_wait)
+            }
+            Err(error) => return Err(error),
+        };
         let members = Arc::new(members);
         let found = match mode {
             Mode::ReadWrite => opened_to_write(&files, &store, options, &members)?,
@@ -691,6 +705,10 @@ impl Engine for LocalEngine {
         pack::unpin(self, pinned)
     }
 
+    fn held_bytes(&self, since: &State, head: &State) -> Result<u64, StorageError> {
+        pack::held_bytes(self, since, head)
+    }
+
     fn check(
         &self,
         data: bool,
@@ -705,10 +723,6 @@ impl Engine for LocalEngine {
             for name in self.files.list(directory)? {
                 // A file that goes away meanwhile takes no space.
                 let path = format!("{directory}/{name}");
-    fn held_bytes(&self, since: &State, head: &State) -> Result<u64, StorageError> {
-        pack::held_bytes(self, since, head)
-    }
-
                 if let Some(file) = self.files.try_open(&path, Access::Read)? {
                     bytes += size(&file)?;
                 }
