@@ -27,6 +27,7 @@ fn limits() -> LocalOptions {
         log_roll_bytes: 64 << 10,
         data_file_pages: 1 << 10,
         checkpoint_bytes_min: 24 << 10,
+        ..LocalOptions::default()
     }
 }
 
