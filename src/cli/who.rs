@@ -26,8 +26,9 @@ use super::output::{self, Output, Side, Table};
 #[command(after_help = "\
 SNAPSHOT is the oldest commit that the process looks at, AGE for how long, BEHIND how many commits
 are newer. HOLDS is what a pack could free in data files without that snapshot. STATE is alive,
-stopped, or gone (a child of it still has the store open); `expired` means that a pack gave the
-snapshot up. A process that may not write to the store shows up nowhere.
+stopped, or unknown: it has the store open, but its number says nothing here, as that of a process
+in another container. `expired` means that a pack gave the snapshot up. A process that may not write
+to the store shows up nowhere.
 
 Examples:
   zba who signals.zba
@@ -70,8 +71,8 @@ impl Who {
 enum Condition {
     Alive,
     Stopped,
-    /// It ended, but a child of it has the open file.
-    Gone,
+    /// Its lock says that it lives; its number says nothing here.
+    Unknown,
 }
 
 impl Condition {
@@ -79,7 +80,7 @@ impl Condition {
         match self {
             Self::Alive => "alive",
             Self::Stopped => "stopped",
-            Self::Gone => "gone",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -89,7 +90,7 @@ impl Condition {
         let letter = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
         match letter {
             Some('T' | 't') => Self::Stopped,
-            Some('Z' | 'X') | None => Self::Gone,
+            Some('Z' | 'X') | None => Self::Unknown,
             Some(_) => Self::Alive,
         }
     }
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(of("12 (a) T (b) R 1 12"), Condition::Alive);
         assert_eq!(of("12 (zba) T 1 12"), Condition::Stopped);
         assert_eq!(of("12 (zba) t 1 12"), Condition::Stopped);
-        assert_eq!(of("12 (zba) Z 1 12"), Condition::Gone);
-        assert_eq!(of(""), Condition::Gone);
+        assert_eq!(of("12 (zba) Z 1 12"), Condition::Unknown);
+        assert_eq!(of(""), Condition::Unknown);
     }
 }

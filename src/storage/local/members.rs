@@ -24,6 +24,7 @@
 //! A word that nobody of us wrote counts as the worst it could say: an unknown newest commit is
 //! read from the log, an unknown snapshot keeps everything.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,8 +38,8 @@ use crate::units::Tid;
 
 pub(super) const SHARED_PATH: &str = "shared";
 /// Bytes of the file, all of them words.
-pub(super) const SHARED_BYTES: u64 = 64 << 10;
-const WORDS: usize = SHARED_BYTES as usize / 8;
+pub(super) const SHARED_BYTES: u64 = 8 * WORDS as u64;
+const WORDS: usize = 8 << 10;
 
 const COMMIT_BYTE: u64 = 0;
 const READERS_BYTE: u64 = 1;
@@ -329,7 +330,7 @@ impl Members {
     fn others(&self) -> Result<Vec<usize>, StorageError> {
         let Some(shared) = &self.shared else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        let mut ranges = vec![PLACE_BYTE..PLACE_BYTE + PLACES as u64];
+        let mut ranges = Vec::from([PLACE_BYTE..PLACE_BYTE + PLACES as u64]);
         while let Some(range) = ranges.pop() {
             if let Some(byte) = shared.locked_by_others(&range)? {
                 found.push(usize::try_from(byte - PLACE_BYTE).unwrap_or(usize::MAX));
@@ -479,7 +480,12 @@ impl Members {
         self.words.load(UNSETTLED_WORD) != 0
     }
 
-    /// The words and the file, for tests that write nonsense.
+    /// The open file that the locks belong to.
+    pub(super) fn file(&self) -> Option<Arc<OwnedFd>> {
+        self.shared.as_ref().map(StoreFile::fd)
+    }
+
+    /// The words, for tests that write nonsense.
     #[cfg(test)]
     pub(super) fn words(&self) -> &Arc<dyn SharedWords> {
         &self.words
