@@ -330,7 +330,8 @@ impl Members {
     fn others(&self) -> Result<Vec<usize>, StorageError> {
         let Some(shared) = &self.shared else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        let mut ranges = Vec::from([PLACE_BYTE..PLACE_BYTE + PLACES as u64]);
+        let all = PLACE_BYTE..PLACE_BYTE + PLACES as u64;
+        let mut ranges: Vec<_> = std::iter::once(all).collect();
         while let Some(range) = ranges.pop() {
             if let Some(byte) = shared.locked_by_others(&range)? {
                 found.push(usize::try_from(byte - PLACE_BYTE).unwrap_or(usize::MAX));
