@@ -257,7 +257,9 @@ fn met(inner: &Inner, id: ArrayId, newer: &[Arc<Record>], head: &State) -> Met {
     let Some(entry) = head.catalog.array_by_id(id) else { return Met::More };
     let all = &inner.appends.arrays[&id];
     let same = |axis: usize| axis == all.axis || entry.shape[axis] == all.before[axis];
-    let alike = entry.shape.len() == all.before.len() && (0..entry.shape.len()).all(same);
+    let alike = entry.shape.len() == all.before.len()
+        && (0..entry.shape.len()).all(same)
+        && entry.shape[all.axis] >= all.before[all.axis];
     match alike && !shapes.contains(&true) {
         true => Met::Rows(Arc::clone(&entry.shape)),
         false => Met::More,
