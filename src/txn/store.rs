@@ -678,9 +678,13 @@ impl Head {
     }
 }
 
-/// Maps words of a file for the engine.
+/// Maps words of a file for the engine. For rigs that open an engine without a store.
+///
+/// # Errors
+///
+/// The system's answer.
 #[cfg(not(any(miri, shuttle)))]
-fn map_words(
+pub fn map_words(
     file: Arc<std::os::fd::OwnedFd>,
     count: usize,
     writable: bool,
@@ -692,7 +696,7 @@ fn map_words(
 
 /// A scheduler of threads and an interpreter see one process.
 #[cfg(any(miri, shuttle))]
-use crate::storage::local::private_words as map_words;
+pub use crate::storage::local::private_words as map_words;
 
 #[cfg(not(any(miri, shuttle)))]
 impl SharedWords for crate::vm::SharedMemory {

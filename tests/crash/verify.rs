@@ -88,6 +88,9 @@ impl Examiner<'_> {
         if let Some(damage) = report.damage.first() {
             return Err(format!("check: {damage}"));
         }
+        if report.held_bytes > 0 {
+            return Err(format!("{} bytes are held for nobody", report.held_bytes));
+        }
         if dice.once_in(if is_torn { 12 } else { 5 }) {
             self.counts.damaged.fetch_add(1, Ordering::Relaxed);
             return damage::is_noticed(disk, (&engine, &head), phase, self.options, dice);
