@@ -68,7 +68,7 @@ pub struct OpenOptions {
     /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
     pub read_only: bool,
     /// Whether a store that is opened for reading may lie on a network file system. There nothing
-    /// keeps others from changing it: who says so sees to it that nobody commits or packs meanwhile.
+    /// keeps others from changing it: who says so sees to it that nobody does meanwhile.
     pub network: bool,
     /// Bytes that a pack keeps for the snapshots of other processes. If it would be more, those
     /// snapshots are over: their transactions get [`StorageError::Expired`]. 8 GiB unless said

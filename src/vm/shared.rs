@@ -68,7 +68,7 @@ impl SharedMemory {
         assert!(index < self.count, "the word is one of those that are mapped");
         // SAFETY: inside the mapping, by the assertion above.
         let word = unsafe { self.base.add(index) };
-        // SAFETY: aligned because pages are, alive as long as `self`; nobody has it but as an atomic.
+        // SAFETY: aligned because pages are, alive as long as `self`, and only used as an atomic.
         unsafe { word.as_ref() }
     }
 
