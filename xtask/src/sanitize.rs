@@ -29,6 +29,7 @@ const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("address", "kernel::", "facts about the kernel, not about us; some exhaust addresses"),
     ("address", "failing_calls", "minutes for what the crash tests of the library do, too"),
     ("thread", "64_tib", "the sanitizer has taken most addresses for itself"),
+    ("thread", "appending_costs_what", "as above: it maps terabytes"),
     ("thread", "rows_that_straddle", "minutes for one thread that looks at single bytes"),
     ("address", "rows_that_straddle", "as above; the other indices are looked at"),
 ];
