@@ -51,7 +51,7 @@ fn what_was_committed_is_read_and_what_was_aborted_is_not_also_after_opening_aga
     drop(array);
     transaction.abort();
 
-    let snapshot = store.begin_read();
+    let snapshot = store.begin_read().unwrap();
     let transaction = store.begin().unwrap();
     let mut array = transaction.open::<i64, Ix1>("a").unwrap();
     assert_eq!(array.view().unwrap()[3], 1);
@@ -68,7 +68,7 @@ fn what_was_committed_is_read_and_what_was_aborted_is_not_also_after_opening_aga
     drop((snapshot, store));
     let store = self::store(&disk);
     assert_eq!(elements(&store.at(first).unwrap()), (1, 0));
-    assert_eq!(elements(&store.begin_read()), (1, 2));
+    assert_eq!(elements(&store.begin_read().unwrap()), (1, 2));
 }
 
 #[test]
