@@ -30,6 +30,7 @@ const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("address", "failing_calls", "minutes for what the crash tests of the library do, too"),
     ("thread", "64_tib", "the sanitizer has taken most addresses for itself"),
     ("thread", "appending_costs_what", "as above: it maps terabytes"),
+    ("thread", "resizing_touches_no_data", "as above"),
     ("thread", "rows_that_straddle", "minutes for one thread that looks at single bytes"),
     ("address", "rows_that_straddle", "as above; the other indices are looked at"),
 ];
