@@ -66,10 +66,8 @@ impl SharedMemory {
 
     fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.count, "the word is one of those that are mapped");
-        // SAFETY: inside the mapping, by the assertion above.
-        let word = unsafe { self.base.add(index) };
-        // SAFETY: aligned because pages are, alive as long as `self`, and only used as an atomic.
-        unsafe { word.as_ref() }
+        // SAFETY: inside the mapping, aligned because pages are, alive as long as `self`.
+        unsafe { self.base.add(index).as_ref() }
     }
 
     /// The word.
