@@ -3,7 +3,7 @@
 //! ```text
 //! locked bytes   0 commit | 1 readers without a place | 2 log sync | 3 checkpoint
 //!                1024 + i: the process at place i lives | 2^32 + n: who allocates in data file n
-//! words          0 magic | 1 identity | 8 newest commit | 9 floor | 10 holder, 11 since | 12 released
+//! words          0 magic | 1 identity | 8 newest commit | 9 floor | 10 holder, 11 since | 12, 13
 //!                64 + 8 i: the process at place i: pid, its start, oldest snapshot, chain, ...
 //! ```
 //!

@@ -132,7 +132,7 @@ pub struct LocalEngine {
     // The newest checkpoint.
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
     members: Arc<Members>,
-    // Held while the log is read on, so that nobody sees records of which the extents are not noted.
+    // Held while the log is read on: nobody sees records of which the extents are not noted.
     following: Mutex<()>,
     // Held while the log is made durable.
     settling: Mutex<()>,
