@@ -15,6 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use zbigarray::{CreateOptions, Keep, Store, Tid};
 
+/// After so long the program is taken to hang.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// More than a pipe takes.
 const ELEMENTS: u64 = 1 << 18;
 
@@ -77,7 +79,7 @@ impl Company {
             if let Some(one) = told["processes"].as_array().unwrap().iter().find(of_pid) {
                 return one.clone();
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{pid}: {told}");
+            assert!(begin.elapsed() < PATIENCE, "{pid}: {told}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -96,11 +98,20 @@ impl Running {
         assert!(status.unwrap().success());
     }
 
-    /// The code it ended with, and what it said.
+    /// The code it ended with by itself, and what it said.
+    #[track_caller]
     fn ended(mut self) -> (Option<i32>, String) {
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
         let mut errors = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        (self.0.wait().unwrap().code(), errors)
+        (status.code(), errors)
     }
 }
 
