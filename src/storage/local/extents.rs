@@ -605,6 +605,12 @@ mod tests {
     }
 
     #[test]
+    fn what_fits_into_no_file_is_refused_with_its_length() {
+        let refused = try_allocate(&extents(), 65);
+        assert!(matches!(refused, Err(StorageError::NoSpace { bytes: 266_240, .. })));
+    }
+
+    #[test]
     fn what_a_pack_forgot_is_counted() {
         let extents = in_three_states();
         let mut used = Space::default();
