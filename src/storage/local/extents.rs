@@ -672,4 +672,41 @@ mod tests {
         let refused = try_allocate(&opened(&disk, used), 1);
         assert!(matches!(refused, Err(StorageError::Corrupted { .. })));
     }
+
+    /// Whether another process could lock a file of `extents` now.
+    fn is_free(disk: &Simulated, file: u32) -> bool {
+        opened(disk, Space::default()).members.try_lock_data(file).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_locked_while_pages_of_it_are_not_committed_or_in_limbo() {
+        let (disk, extents) = on_disk();
+        let (kept, given_back) = (allocate(&extents), allocate(&extents));
+        assert!(!is_free(&disk, 0));
+        extents.free(given_back, 1);
+        assert!(!is_free(&disk, 0), "a page is not committed");
+        let limbo: Ranges = [(given_back, 1)].into_iter().collect();
+        assert_eq!(extents.lock_for_limbo(&limbo).unwrap(), Ranges::default());
+        extents.repack(Space::default(), limbo);
+        extents.free(kept, 1);
+        assert!(!is_free(&disk, 0), "a page is in limbo");
+        extents.unpin(&Ranges::default());
+        assert!(is_free(&disk, 0));
+    }
+
+    #[test]
+    fn limbo_is_kept_in_files_that_nobody_else_has() {
+        let (disk, extents) = on_disk();
+        let other = opened(&disk, Space::default());
+        let (ours, theirs) = (allocate(&extents), allocate(&other));
+        assert_eq!((ours.file, theirs.file), (0, 1));
+        let third = Place { file: 2, page: 7 };
+        let in_log = Place { file: IN_LOG, page: 1 };
+        let limbo = [(ours, 1), (theirs, 1), (third, 1), (in_log, 1)].into_iter().collect();
+        assert_eq!(
+            extents.lock_for_limbo(&limbo).unwrap(),
+            [(theirs, 1)].into_iter().collect::<Ranges>()
+        );
+        assert!(!is_free(&disk, 2));
+    }
 }
