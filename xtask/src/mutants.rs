@@ -81,11 +81,9 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
     (
         "store",
         &[
+            &[stage("zbigarray", 30, &["txn::"])],
             &[
-                stage("zbigarray", 30, &["txn::"]),
                 stage("it", 60, &["append", "connections", "persistence", "whole"]),
-            ],
-            &[
                 stage("it", 90, &["model::"]),
                 stage("it", 90, &["conformance", "--skip", "indexing"]),
                 stage("it", 180, &["crash_smoke", "concurrent"]),
