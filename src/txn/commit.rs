@@ -356,7 +356,7 @@ fn now_ns() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
@@ -368,12 +368,12 @@ mod tests {
     use crate::txn::{HoleContent, Store};
     use crate::units::{BLOCK_BYTES_DEFAULT, PAGE_BYTES, PAGE_LEN};
 
-    fn opened(disk: &Simulated) -> Store {
+    pub(in crate::txn) fn opened(disk: &Simulated) -> Store {
         let backend: Arc<dyn Backend> = Arc::new(disk.clone());
         Store::open_on(&backend, Mode::ReadWrite, &LocalOptions::default()).unwrap()
     }
 
-    fn new_store() -> (Simulated, Store) {
+    pub(in crate::txn) fn new_store() -> (Simulated, Store) {
         let disk = Simulated::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(disk.clone());
         LocalEngine::create(&backend, &LocalOptions::default()).unwrap();
@@ -383,6 +383,14 @@ mod tests {
 
     /// Creates array `a` of `pages` pages and opens it.
     fn create(transaction: &Transaction, pages: u64) -> ArrayId {
+        create_named(transaction, "a", pages)
+    }
+
+    pub(in crate::txn) fn create_named(
+        transaction: &Transaction,
+        name: &str,
+        pages: u64,
+    ) -> ArrayId {
         let id = transaction.next_array().unwrap();
         let entry = ArrayEntry {
             id,
@@ -393,19 +401,19 @@ mod tests {
             created: Tid::ZERO,
             changed: Tid::ZERO,
         };
-        let name = Arc::from("a");
+        let name = Arc::from(name);
         transaction.change_any(CatalogChange::CreateArray { name, entry }).unwrap();
         open(transaction, id, pages);
         id
     }
 
-    fn open(transaction: &Transaction, id: ArrayId, pages: u64) {
+    pub(in crate::txn) fn open(transaction: &Transaction, id: ArrayId, pages: u64) {
         let zeros = || Ok::<_, TransactionError>(HoleContent::Zero);
         transaction.open_array(id, pages, zeros).unwrap();
     }
 
     /// Commits an array with this content.
-    fn committed(store: &Store, content: &[u8]) -> Arc<Record> {
+    pub(in crate::txn) fn committed(store: &Store, content: &[u8]) -> Arc<Record> {
         let transaction = store.begin().unwrap();
         let id = create(&transaction, content.len() as u64 / PAGE_BYTES);
         transaction.write(id, 0, content).unwrap();
