@@ -509,9 +509,13 @@ mod tests {
 
     /// The data files, of which `used` is in use.
     fn opened(disk: &Simulated, used: Space) -> Extents {
+        with_cap(disk, used, 64)
+    }
+
+    fn with_cap(disk: &Simulated, used: Space, cap_pages: u64) -> Extents {
         let files = Files::new(Arc::new(disk.clone()), true);
         let members = Members::join(&files, &[0; 16], private_words, Duration::ZERO).unwrap();
-        Extents::new(files, Arc::new(members), 64, used)
+        Extents::new(files, Arc::new(members), cap_pages, used)
     }
 
     fn on_disk() -> (Simulated, Extents) {
@@ -708,5 +712,25 @@ mod tests {
             [(theirs, 1)].into_iter().collect::<Ranges>()
         );
         assert!(!is_free(&disk, 2));
+    }
+
+    #[test]
+    fn files_grow_by_512_pages_at_once_and_what_was_used_before_is_made_ready_again() {
+        let disk = Simulated::new().unwrap();
+        disk.create_dir("data").unwrap();
+        let extents = with_cap(&disk, Space::default(), 2000);
+        let after = |pages: u32| {
+            let before = disk.calls_count();
+            let place = try_allocate(&extents, pages).unwrap();
+            let len = disk.open(&data_path(0), Access::Read).unwrap().len().unwrap();
+            (place.page, len / PAGE_BYTES, disk.calls_count() > before)
+        };
+        assert_eq!(after(3), (0, 512, true));
+        assert_eq!(after(3), (3, 512, false));
+        assert_eq!(after(600), (6, 1024, true));
+        assert_eq!(after(418), (606, 1024, false));
+        assert_eq!(after(900), (1024, 2000, true), "up to the cap");
+        extents.free(at(3), 3);
+        assert_eq!(after(3), (3, 2000, true), "it may have been given back to the file system");
     }
 }

@@ -548,7 +548,7 @@ pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), S
 mod tests {
     use super::*;
     use crate::storage::backend::Backend;
-    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
     use crate::storage::local::Mode;
     use crate::storage::local::tests::{commit, small};
     use crate::units::PageRange;
@@ -625,5 +625,40 @@ mod tests {
         assert_eq!(cut(7, 3), (54, 6, 3, vec![71, 72]));
         assert_eq!(cut(8, 2), (58, 2, 0, vec![72]));
         assert_eq!(cut(0, 10), (50, 10, 0, vec![70, 71, 72]));
+    }
+
+    /// Number of pages in data files after a pack that keeps from `keep` on.
+    fn moved_by_pack(engine: &LocalEngine, keep: u64) -> u64 {
+        let head = pack(engine, Tid(keep), &[], 0).unwrap().head;
+        let kept = engine.log.records(Tid(keep), head.tid).unwrap();
+        assert!(kept.iter().all(|record| record.data[0].segment.source.place().unwrap().in_log()));
+        head.space.pages()
+    }
+
+    #[test]
+    fn what_lies_in_a_kept_record_stays_in_it() {
+        // Five records fit into a file: the sixth is the first of its file.
+        for (commits, keep) in [(4, 2), (5, 4), (6, 4), (7, 5), (7, 6)] {
+            let (_disk, engine, _) = store(commits);
+            let moved = moved_by_pack(&engine, keep);
+            assert_eq!(moved, 1, "only the page of the state: {keep} of {commits}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_last_record_stays_in_it_when_the_next_file_has_begun() {
+        let begun = Position { file: 1, page: 1 };
+        let mut found = 0;
+        for call in 0..12 {
+            let (disk, engine, head) = store(5);
+            disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
+            let refused = commit(&engine, &head, 0, 1, true).is_err();
+            disk.set_fault(None);
+            if refused && engine.log.tail().position == begun && !engine.is_poisoned() {
+                assert_eq!(moved_by_pack(&engine, 4), 1);
+                found += 1;
+            }
+        }
+        assert!(found > 0);
     }
 }
