@@ -733,4 +733,22 @@ mod tests {
         extents.free(at(3), 3);
         assert_eq!(after(3), (3, 2000, true), "it may have been given back to the file system");
     }
+
+    #[test]
+    fn a_file_grows_only_where_its_end_is_given_out() {
+        let len = |disk: &Simulated| {
+            disk.open(&data_path(0), Access::Read).unwrap().len().unwrap() / PAGE_BYTES
+        };
+        let (disk, extents) = on_disk();
+        assert_eq!(try_allocate(&extents, 64).unwrap(), at(0));
+        assert_eq!(len(&disk), 64, "all that fits");
+        drop(extents);
+        disk.open(&data_path(0), Access::Write).unwrap().set_len(40 * PAGE_BYTES).unwrap();
+        let mut used = Space::default();
+        used.insert(at(0), 30);
+        used.insert(at(33), 7);
+        let extents = opened(&disk, used);
+        assert_eq!(try_allocate(&extents, 3).unwrap(), at(30));
+        assert_eq!(len(&disk), 40);
+    }
 }
