@@ -499,7 +499,7 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::backend::simulated::{Simulated, Survival};
     use crate::storage::backend::{Access, Backend};
     use crate::storage::extent::Extent;
     use crate::storage::local::private_words;
@@ -750,5 +750,33 @@ mod tests {
         let extents = opened(&disk, used);
         assert_eq!(try_allocate(&extents, 3).unwrap(), at(30));
         assert_eq!(len(&disk), 40);
+    }
+
+    #[test]
+    #[should_panic(expected = "not allocated")]
+    fn nothing_is_written_beyond_what_was_allocated() {
+        let extents = extents();
+        let place = try_allocate(&extents, 2).unwrap();
+        let _ = extents.write(place, &[7; 3 * 4096]);
+    }
+
+    #[test]
+    fn after_a_sync_what_was_written_survives_under_its_name_and_nothing_is_left_to_do() {
+        let (disk, extents) = on_disk();
+        disk.sync_dir("").unwrap();
+        let places = [try_allocate(&extents, 60).unwrap(), try_allocate(&extents, 9).unwrap()];
+        assert_eq!(places.map(|place| place.file), [0, 1]);
+        places.iter().for_each(|&place| extents.write(place, &[7; 9 * 4096]).unwrap());
+        extents.sync().unwrap();
+        let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+        for place in places {
+            let mut bytes = [0; 9 * 4096];
+            let file = image.open(&data_path(place.file), Access::Read).unwrap();
+            file.read_at(&mut bytes, place.page * PAGE_BYTES).unwrap();
+            assert_eq!(bytes, [7; 9 * 4096]);
+        }
+        let before = disk.calls_count();
+        extents.sync().unwrap();
+        assert_eq!(disk.calls_count(), before);
     }
 }
