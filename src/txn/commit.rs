@@ -508,4 +508,45 @@ pub(super) mod tests {
         let expected = expected.map(|(start, end, carried)| (PageRange::new(start, end), carried));
         assert_eq!(named, expected);
     }
+
+    #[test]
+    fn a_transaction_that_only_looked_commits_nothing() {
+        let (_disk, store) = new_store();
+        let record = committed(&store, &[7; 2 * PAGE_LEN]);
+        let transaction = store.begin().unwrap();
+        open(&transaction, record.data[0].array, 2);
+        assert_eq!(transaction.commit().unwrap(), record.tid);
+        assert_eq!(store.head(), record.tid);
+    }
+
+    #[test]
+    fn what_a_savepoint_wrote_is_committed() {
+        let (_disk, store) = new_store();
+        let record = committed(&store, &[7; 2 * PAGE_LEN]);
+        let mut transaction = store.begin().unwrap();
+        open(&transaction, record.data[0].array, 2);
+        transaction.write(record.data[0].array, 0, &[8]).unwrap();
+        transaction.savepoint().unwrap();
+        let tid = transaction.commit().unwrap();
+        assert_eq!(tid, record.tid.next());
+        assert!(!store.records(record.tid, tid).unwrap()[0].data.is_empty());
+    }
+
+    #[test]
+    fn of_two_that_changed_a_page_the_first_commits_inside_and_outside_of_records() {
+        for pages in [1, 40] {
+            let (_disk, store) = new_store();
+            let content = vec![7; 40 * PAGE_LEN];
+            let id = committed(&store, &content).data[0].array;
+            let begun = [8, 9].map(|byte| {
+                let transaction = store.begin().unwrap();
+                open(&transaction, id, 40);
+                transaction.write(id, 0, &vec![byte; pages * PAGE_LEN]).unwrap();
+                transaction
+            });
+            let [first, second] = begun.map(Transaction::commit);
+            assert_eq!(first.unwrap(), Tid(2));
+            assert!(matches!(second, Err(CommitError::Conflict(_))), "{pages} pages: {second:?}");
+        }
+    }
 }
