@@ -23,7 +23,9 @@ use super::layout::{copies, is_contiguous};
 use super::rounds::{ROUND_BYTES, Rounds};
 use super::shape::{self, Order};
 use super::view;
-use crate::txn::{ArrayEntry, Attributes, CatalogChange, Node, Owner, Segment, Transaction};
+use crate::txn::{
+    AppendedRows, ArrayEntry, Attributes, CatalogChange, Node, Owner, Rows, Segment, Transaction,
+};
 use crate::units::{
     ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BYTES, PageRange, PageSet, Tid,
 };
@@ -186,8 +188,18 @@ impl<'t> DynArray<'t> {
     }
 
     /// Length along each axis.
+    ///
+    /// A transaction that asks knows where the array ends: what it appends is not moved behind
+    /// what others append, but conflicts with it. So do [`len`](Self::len), [`size`](Self::size),
+    /// [`nbytes`](Self::nbytes) and [`is_empty`](Self::is_empty).
     #[must_use]
     pub fn shape(&self) -> Arc<[u64]> {
+        self.transaction.saw_end(self.id);
+        self.dims()
+    }
+
+    /// The same, for what does not depend on where the array ends.
+    pub(super) fn dims(&self) -> Arc<[u64]> {
         match self.transaction.catalog().array_by_id(self.id) {
             Some(entry) => Arc::clone(&entry.shape),
             // The array was removed through the catalog while the handle lived.
@@ -198,7 +210,7 @@ impl<'t> DynArray<'t> {
     /// Number of axes.
     #[must_use]
     pub fn ndim(&self) -> usize {
-        self.shape().len()
+        self.dims().len()
     }
 
     /// Bytes of an element.
@@ -216,13 +228,19 @@ impl<'t> DynArray<'t> {
     /// Number of bytes of all elements.
     #[must_use]
     pub fn nbytes(&self) -> u64 {
-        shape::nbytes(&self.shape(), self.itemsize()).unwrap_or(u64::MAX)
+        self.transaction.saw_end(self.id);
+        self.end_byte()
+    }
+
+    /// The same, for what does not depend on where the array ends.
+    pub(super) fn end_byte(&self) -> u64 {
+        shape::nbytes(&self.dims(), self.itemsize()).unwrap_or(u64::MAX)
     }
 
     /// Bytes from one element to the next along each axis.
     #[must_use]
     pub fn strides(&self) -> Vec<u64> {
-        shape::strides(&self.shape(), self.itemsize(), self.order())
+        shape::strides(&self.dims(), self.itemsize(), self.order())
     }
 
     /// Length along the major axis: the first in C order, the last in Fortran order.
@@ -246,7 +264,7 @@ impl<'t> DynArray<'t> {
     ///
     /// [`IndexError`](super::IndexError).
     pub fn select(&self, indices: &[Index]) -> Result<Selection, ArrayError> {
-        Ok(resolve(indices, &self.shape(), self.itemsize(), self.order())?)
+        Ok(resolve(indices, &self.dims(), self.itemsize(), self.order())?)
     }
 
     /// Attributes, as JSON text by key.
@@ -407,7 +425,7 @@ impl<'t> DynArray<'t> {
     ///
     /// [`ArrayError::BeyondEnd`] if the array has not that many bytes; errors of the disk.
     pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
-        let nbytes = self.nbytes();
+        let nbytes = self.end_byte();
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > nbytes) {
             return Err(ArrayError::BeyondEnd { at, len: bytes.len(), nbytes });
         }
@@ -426,7 +444,7 @@ impl<'t> DynArray<'t> {
         rows_shape: &[u64],
         order: Order,
         rows: &[u8],
-    ) -> Result<(), ArrayError> {
+    ) -> Result<AppendedRows, ArrayError> {
         let given = (self.itemsize(), rows.len());
         self.append_by(rows_shape, order, given, |array, tail| array.write(tail, order, rows))
     }
@@ -449,7 +467,7 @@ impl<'t> DynArray<'t> {
         order: Order,
         dtype: &Dtype,
         rows: &[u8],
-    ) -> Result<(), ArrayError> {
+    ) -> Result<AppendedRows, ArrayError> {
         if dtype == self.dtype() {
             return self.append(rows_shape, order, rows);
         }
@@ -480,21 +498,23 @@ impl<'t> DynArray<'t> {
         order: Order,
         (itemsize, given): (u64, usize),
         write: impl FnOnce(&mut Self, &Selection) -> Result<(), ArrayError>,
-    ) -> Result<(), ArrayError> {
-        let before = self.shape();
+    ) -> Result<AppendedRows, ArrayError> {
+        let before = self.dims();
         let after = shape::appended(&before, self.order(), rows_shape)?;
         require_size(&Selection::whole(rows_shape, itemsize, order)?, given)?;
-        if after[..] == before[..] {
-            return Ok(());
-        }
+        let axis = shape::major_axis(before.len(), self.order()).unwrap_or(0);
+        let (count, start) = (after[axis] - before[axis], self.end_byte());
         let tail = self.tail(&after, &before)?;
-        self.resize(&after)?;
-        if let Err(error) = write(self, &tail) {
+        self.transaction.append_begins(self.id)?;
+        let appended = self.resize(&after).and_then(|()| write(self, &tail));
+        if appended.is_err() {
             // Best effort: if this fails too, the transaction is poisoned and can only abort.
             let _ = self.resize(&before);
-            return Err(error);
         }
-        Ok(())
+        let row_bytes = (self.end_byte() - start).checked_div(count).unwrap_or(0);
+        let rows = appended.is_ok().then(|| Rows { before, axis, count, row_bytes });
+        let told = self.transaction.append_ends(self.id, rows)?;
+        appended.map(|()| told)
     }
 
     /// The elements that an array of shape `after` has and one of shape `before` has not.
@@ -514,12 +534,12 @@ impl<'t> DynArray<'t> {
     ///
     /// [`ShapeError`](super::ShapeError) if it is too large.
     pub fn resize(&mut self, shape: &[u64]) -> Result<(), ArrayError> {
-        let before = self.shape();
+        let before = self.dims();
         if before[..] == *shape {
             return Ok(());
         }
         Selection::whole(shape, self.itemsize(), self.order())?;
-        let (old, new) = (self.nbytes(), shape::nbytes(shape, self.itemsize())?);
+        let (old, new) = (self.end_byte(), shape::nbytes(shape, self.itemsize())?);
         let layout = old > 0 && !grows_only(&before, shape, self.order());
         let shape = Arc::from(shape);
         let array = self.id;
@@ -602,7 +622,7 @@ impl<'t> DynArray<'t> {
     ///
     /// [`ArrayError::Transaction`] if the index cannot be read.
     pub fn segments(&self) -> Result<Vec<Segment>, ArrayError> {
-        let pages = PageRange::covering(0, self.nbytes());
+        let pages = PageRange::covering(0, self.end_byte());
         Ok(self.transaction.segments(self.id, pages)?)
     }
 

@@ -29,6 +29,7 @@ use super::error::ArrayError;
 use super::shape::Order;
 use super::typed::Indices;
 use super::view;
+use crate::txn::AppendedRows;
 
 /// An array lent to one thread for aliasing views.
 pub struct SharedArray<'a, 't, T> {
@@ -85,7 +86,12 @@ impl<'a, 't, T: Element> SharedArray<'a, 't, T> {
     /// # Errors
     ///
     /// Those of [`DynArray::append`] and [`resize`](Self::resize).
-    pub fn append(&self, rows_shape: &[u64], order: Order, rows: &[T]) -> Result<(), ArrayError> {
+    pub fn append(
+        &self,
+        rows_shape: &[u64],
+        order: Order,
+        rows: &[T],
+    ) -> Result<AppendedRows, ArrayError> {
         let rows = super::cast::as_bytes(rows);
         self.array.borrow_mut().append(rows_shape, order, rows)
     }

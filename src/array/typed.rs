@@ -18,7 +18,7 @@ use super::rounds::ROUND_BYTES;
 use super::shape::{self, Order};
 use super::shared::SharedArray;
 use super::view;
-use crate::txn::Transaction;
+use crate::txn::{AppendedRows, Transaction};
 
 /// What can be used as an index: NumPy's notation as text, or a list of [`Index`].
 pub trait Indices {
@@ -332,12 +332,18 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
         self.in_parts(&selection, |mut view, _| view.fill(value))
     }
 
-    /// Appends `rows` along the major axis. Cost O(rows).
+    /// Appends `rows` along the major axis and says which rows that makes. Cost O(rows).
+    ///
+    /// If another transaction commits an append to the same array first, these rows land behind
+    /// its rows, unless this transaction looked where the array ends; see [`AppendedRows`].
     ///
     /// # Errors
     ///
     /// [`ShapeError`](super::ShapeError) if the other axes do not match; the array is unchanged.
-    pub fn append<S: Data<Elem = T>>(&mut self, rows: &ArrayBase<S, D>) -> Result<(), ArrayError> {
+    pub fn append<S: Data<Elem = T>>(
+        &mut self,
+        rows: &ArrayBase<S, D>,
+    ) -> Result<AppendedRows, ArrayError> {
         with_dense(rows, |shape, order, bytes| self.array.append(shape, order, bytes))
     }
 
@@ -365,7 +371,7 @@ impl<'t, T: Element, D: Dimension> ZBigArray<'t, T, D> {
     pub fn append_cast<U: Element, S: Data<Elem = U>>(
         &mut self,
         rows: &ArrayBase<S, D>,
-    ) -> Result<(), ArrayError> {
+    ) -> Result<AppendedRows, ArrayError> {
         let is_same = element::check::<U>(self.array.dtype()).is_ok();
         with_dense(rows, |shape, order, bytes| match is_same {
             true => self.array.append(shape, order, bytes),
@@ -435,10 +441,10 @@ fn halves(part: &Selection, ranges: &[Range<usize>]) -> Option<[Vec<Range<usize>
 }
 
 /// Lends shape, order and bytes of `rows`, which are copied first if they do not lie densely.
-fn with_dense<T: Element, S: Data<Elem = T>, D: Dimension>(
+fn with_dense<T: Element, S: Data<Elem = T>, D: Dimension, R>(
     rows: &ArrayBase<S, D>,
-    then: impl FnOnce(&[u64], Order, &[u8]) -> Result<(), ArrayError>,
-) -> Result<(), ArrayError> {
+    then: impl FnOnce(&[u64], Order, &[u8]) -> Result<R, ArrayError>,
+) -> Result<R, ArrayError> {
     let shape: Vec<u64> = rows.shape().iter().map(|&len| len as u64).collect();
     if let Some((order, bytes)) = dense(rows) {
         return then(&shape, order, bytes);

@@ -229,6 +229,10 @@ pub trait Company {
     /// that go when nobody has them pinned.
     fn generation(&self) -> u64;
 
+    /// The open file that the locks of this process belong to. A child of fork must not keep it:
+    /// the locks would outlive the process that took them.
+    fn lock_file(&self) -> Option<Arc<OwnedFd>>;
+
     /// The processes that have the store open.
     ///
     /// # Errors

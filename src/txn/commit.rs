@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::conflict::{Changes, first_conflict};
+use super::append;
 use super::error::{CommitError, TransactionError};
 use super::session::Context;
 use super::store::{Head, Shared};
@@ -60,11 +60,21 @@ fn steps(
     }
     // An array without a name any more has no data to commit.
     inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
-    let inline = write_and_sync(cx, inner)?;
-    if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
-        return Ok(inner.session.state.tid);
-    }
-    let (record, next) = append_under_lock(shared, cx, inner, &inline, note)?;
+    let (record, next) = loop {
+        let inline = write_and_sync(cx, inner)?;
+        if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
+            return Ok(inner.session.state.tid);
+        }
+        match append_under_lock(shared, cx, inner, &inline, note) {
+            // Every turn somebody else has committed, so all together come to an end.
+            Err(CommitError::Conflict(conflict)) => {
+                if !append::rebase(shared, cx, inner, generation)? {
+                    return Err(CommitError::Conflict(conflict));
+                }
+            }
+            other => break other?,
+        }
+    };
     // Before anything can fail: what the record names is given back no more.
     free_unnamed(cx, inner, &record);
     cx.engine.settle(record.tid).map_err(unknown_or_not)?;
@@ -218,8 +228,7 @@ fn refuse_conflicts(
     // Arrays created here are nobody else's: they cannot conflict and are not in the base.
     let pages = pages.into_iter().filter(|(id, _)| base.array_by_id(*id).is_some()).collect();
     let (catalog, _) = inner.set.for_record(head.catalog.next_array());
-    let ours = Changes { pages: &pages, catalog: &catalog, base };
-    match first_conflict(&ours, newer, &head.catalog) {
+    match append::conflict_of(inner, &pages, &catalog, newer, head) {
         Some(conflict) => Err(CommitError::Conflict(conflict)),
         None => Ok(()),
     }

@@ -13,7 +13,8 @@
 //!    them aside if they are few enough to travel inside the record.
 //! 2. Make the extents durable.
 //! 3. Take the commit lock, which all processes share, and read what the others appended.
-//! 4. Compare the write set with every record since the base: the first committer wins.
+//! 4. Compare the write set with every record since the base: the first committer wins. Where only
+//!    appends met, move our rows behind theirs and begin again at step 1.
 //! 5. Append the record and release the lock.
 //! 6. Make the log durable, together with all who wait for the same: the commit point.
 //! 7. Publish the new head, and map the new extents over the private pages.
@@ -32,6 +33,7 @@
 //! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (steps 5
 //! or 6 failed half way); see [`CommitError`].
 
+mod append;
 mod checked;
 mod commit;
 mod conflict;
@@ -47,6 +49,8 @@ mod working;
 mod write_out;
 mod write_set;
 
+pub use append::AppendedRows;
+pub(crate) use append::Rows;
 pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
 pub use pack::{Keep, PackSummary};

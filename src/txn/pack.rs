@@ -12,6 +12,7 @@ use super::error::TransactionError;
 use super::store::Store;
 use crate::storage::StorageError;
 use crate::storage::engine::Packed;
+use crate::sync::atomic::Ordering;
 use crate::units::{PAGE_BYTES, Tid};
 
 /// Which history to keep.
@@ -74,8 +75,9 @@ impl Store {
         };
         let writer = shared.pins.oldest_writer().unwrap_or(head.tid);
         let keep = wanted.min(writer).max(oldest);
+        let held_bytes_max = shared.held_bytes_max.load(Ordering::Relaxed);
         Ok(shared.replace_head_by(&mut tip, |pinned| {
-            let packed = shared.engine.pack(keep, pinned, shared.held_bytes_max)?;
+            let packed = shared.engine.pack(keep, pinned, held_bytes_max)?;
             let freed_bytes = packed.freed_pages.saturating_mul(PAGE_BYTES);
             let Packed { oldest, forgotten, head, .. } = packed;
             Ok((head, PackSummary { oldest, forgotten, freed_bytes }))

@@ -34,6 +34,7 @@ use crate::storage::record::Record;
 use crate::storage::state::State;
 #[cfg(not(any(miri, shuttle)))]
 use crate::storage::words::SharedWords;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
 use crate::vm::VmaBudget;
@@ -61,18 +62,28 @@ impl Default for CreateOptions {
 }
 
 /// How to open a store.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct OpenOptions {
     /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
     pub read_only: bool,
+    /// Bytes that a pack keeps for the snapshots of other processes. If it would be more, those
+    /// snapshots are over: their transactions get [`StorageError::Expired`]. 8 GiB unless said
+    /// otherwise.
+    pub held_bytes_max: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { read_only: false, held_bytes_max: HELD_BYTES_MAX }
+    }
 }
 
 impl OpenOptions {
     /// To read only.
     #[must_use]
     pub fn read_only() -> Self {
-        Self { read_only: true }
+        Self { read_only: true, ..Self::default() }
     }
 }
 
@@ -97,7 +108,9 @@ pub(super) struct Shared {
     // With whether they were mapped for writing.
     idle: Mutex<Vec<(Session, bool)>>,
     budget: Arc<VmaBudget>,
-    pub(super) held_bytes_max: u64,
+    pub(super) held_bytes_max: AtomicU64,
+    #[cfg(not(miri))]
+    _not_in_child: Option<crate::vm::NotInChild>,
     pub(super) checked: CheckedUnits,
 }
 
@@ -141,7 +154,9 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        Self::open_on(&backend, mode, &LocalOptions::default())
+        let store = Self::open_on(&backend, mode, &LocalOptions::default())?;
+        store.shared.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
+        Ok(store)
     }
 
     /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
@@ -161,6 +176,8 @@ impl Store {
         let head = Head { state: Arc::new(state), generation: engine.generation() };
         let engine: Arc<dyn Engine> = Arc::new(engine);
         let shared = Shared {
+            #[cfg(not(miri))]
+            _not_in_child: engine.lock_file().map(crate::vm::NotInChild::new),
             pins: Pins::new(Arc::clone(&engine)),
             engine,
             commit_lock: Mutex::new(head.clone()),
@@ -171,7 +188,7 @@ impl Store {
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
             budget: Arc::clone(VmaBudget::process()),
-            held_bytes_max: HELD_BYTES_MAX,
+            held_bytes_max: AtomicU64::new(HELD_BYTES_MAX),
             checked: CheckedUnits::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -476,6 +493,8 @@ impl Shared {
 
     /// Pins the newest durable commit.
     fn pin_head(&self, writes: bool) -> Result<Pin, TransactionError> {
+        // What a child of fork pins nobody would see.
+        self.require_owner()?;
         loop {
             self.refresh()?;
             let head = self.head.read();
@@ -489,6 +508,7 @@ impl Shared {
 
     /// Pins the state as of commit `tid`.
     pub(super) fn load_and_pin(&self, tid: Tid) -> Result<Pin, TransactionError> {
+        self.require_owner()?;
         self.refresh()?;
         let _no_pack = self.commit_lock.lock();
         let head = self.head.read().clone();

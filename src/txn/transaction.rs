@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::append::{AppendedRows, Appends, Rows};
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, HoleContent, Session};
 use super::snapshot::Pin;
@@ -37,6 +38,7 @@ pub(super) struct Inner {
     pub(super) session: Session,
     pub(super) set: WriteSet,
     pub(super) poisoned: bool,
+    pub(super) appends: Appends,
     open: BTreeSet<ArrayId>,
     buffered_bytes: u64,
 }
@@ -63,7 +65,8 @@ impl Transaction {
     pub(super) fn new(shared: Arc<Shared>, pin: Pin, session: Session, writes: bool) -> Self {
         let set = WriteSet::new(pin.state().catalog.clone(), pin.state().tid);
         let (open, process) = (BTreeSet::new(), std::process::id());
-        let inner = Inner { session, set, poisoned: false, open, buffered_bytes: 0 };
+        let appends = Appends::default();
+        let inner = Inner { session, set, poisoned: false, appends, open, buffered_bytes: 0 };
         Self { shared, pin, writes, kept: None, process, inner: Mutex::new(Some(inner)) }
     }
 
@@ -205,7 +208,13 @@ impl Transaction {
         pages: PageRange,
         write: bool,
     ) -> Result<NonNull<u8>, TransactionError> {
-        let map = |cx: &Context<'_>, inner: &mut Inner| working(inner, id)?.map(cx, pages, write);
+        let map = |cx: &Context<'_>, inner: &mut Inner| {
+            match write {
+                true => inner.appends.depends(id),
+                false => inner.appends.read(id, pages),
+            }
+            working(inner, id)?.map(cx, pages, write)
+        };
         if write { self.writing(map) } else { self.reading(map) }
     }
 
@@ -228,18 +237,42 @@ impl Transaction {
     /// [`TransactionError::Storage`] if the disk is full or fails.
     pub(crate) fn write(&self, id: ArrayId, at: u64, bytes: &[u8]) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
-            let end = at + bytes.len() as u64;
-            let block_bytes = working(inner, id)?.block_pages() * PAGE_BYTES;
-            let (from, to) = (at.next_multiple_of(PAGE_BYTES), end - end % PAGE_BYTES);
-            if to <= from || to - from < block_bytes {
-                return write_through_memory(cx, inner, id, at, bytes);
-            }
-            let (head, rest) = bytes.split_at(small(from - at));
-            let (body, tail) = rest.split_at(small(to - from));
-            write_through_memory(cx, inner, id, at, head)?;
-            write_to_extents(cx, inner, id, from, body)?;
-            write_through_memory(cx, inner, id, to, tail)
+            inner.appends.depends(id);
+            write_bytes(cx, inner, id, at, bytes)
         })
+    }
+
+    /// What is done to an array until [`append_ends`](Self::append_ends) is one append. The caller
+    /// holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::ReadOnly`].
+    pub(crate) fn append_begins(&self, id: ArrayId) -> Result<(), TransactionError> {
+        self.writing(|_, inner| {
+            inner.appends.begin(id);
+            Ok(())
+        })
+    }
+
+    /// Says which rows the append made; `None` if it failed.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Poisoned`] if the transaction is over.
+    pub(crate) fn append_ends(
+        &self,
+        id: ArrayId,
+        rows: Option<Rows>,
+    ) -> Result<AppendedRows, TransactionError> {
+        self.reading(|_, inner| Ok(inner.appends.end(id, rows)))
+    }
+
+    /// Notes that the program knows where an array ends, so that what it does may depend on that.
+    pub(crate) fn saw_end(&self, id: ArrayId) {
+        if let (true, Some(inner)) = (self.writes, &mut *self.inner.lock()) {
+            inner.appends.depends(id);
+        }
     }
 
     /// Makes `pages` of an array a hole again. The caller holds its handle exclusively.
@@ -249,6 +282,7 @@ impl Transaction {
     /// [`TransactionError::Map`] if mapped pages cannot be mapped anew.
     pub(crate) fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
+            inner.appends.depends(id);
             let working = working(inner, id)?;
             working.pages.insert(&Segment { pages, source: Source::Hole });
             working.written.insert(pages);
@@ -269,6 +303,7 @@ impl Transaction {
         pages: PageRange,
     ) -> Result<(), TransactionError> {
         self.writing(|_, inner| {
+            inner.appends.depends(id);
             let working = working(inner, id)?;
             let segments = working.pages.lookup(pages)?;
             let holes = segments.into_iter().filter(|segment| segment.source == Source::Hole);
@@ -288,7 +323,10 @@ impl Transaction {
         id: ArrayId,
         pages: PageRange,
     ) -> Result<(), TransactionError> {
-        self.writing(|cx, inner| working(inner, id)?.place_again(cx, pages))
+        self.writing(|cx, inner| {
+            inner.appends.depends(id);
+            working(inner, id)?.place_again(cx, pages)
+        })
     }
 
     /// Says that `bytes` bytes were written through memory by a bulk call, which are staged when
@@ -309,6 +347,7 @@ impl Transaction {
         segments: &[Segment],
     ) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
+            inner.appends.depends(id);
             let working = working(inner, id)?;
             for segment in segments {
                 working.pages.insert(segment);
@@ -376,6 +415,7 @@ impl Transaction {
     /// [`TransactionError::NoSavepoint`] if a rollback to an earlier one undid it.
     pub fn rollback(&mut self, savepoint: Savepoint) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
+            inner.appends.all_depend();
             let freed = inner.set.go_back(savepoint.0).ok_or(TransactionError::NoSavepoint)?;
             let Some(mark) = inner.set.marks.last() else {
                 return Err(TransactionError::NoSavepoint);
@@ -580,6 +620,27 @@ pub(super) fn take_over(
         working.place_again(cx, range)?;
     }
     Ok(())
+}
+
+/// Writes `bytes` from byte `at` of an array on: whole blocks to extents, the rest through memory.
+pub(super) fn write_bytes(
+    cx: &Context<'_>,
+    inner: &mut Inner,
+    id: ArrayId,
+    at: u64,
+    bytes: &[u8],
+) -> Result<(), TransactionError> {
+    let end = at + bytes.len() as u64;
+    let block_bytes = working(inner, id)?.block_pages() * PAGE_BYTES;
+    let (from, to) = (at.next_multiple_of(PAGE_BYTES), end - end % PAGE_BYTES);
+    if to <= from || to - from < block_bytes {
+        return write_through_memory(cx, inner, id, at, bytes);
+    }
+    let (head, rest) = bytes.split_at(small(from - at));
+    let (body, tail) = rest.split_at(small(to - from));
+    write_through_memory(cx, inner, id, at, head)?;
+    write_to_extents(cx, inner, id, from, body)?;
+    write_through_memory(cx, inner, id, to, tail)
 }
 
 fn write_through_memory(

@@ -103,6 +103,12 @@ impl Working {
         }
     }
 
+    /// A working copy of the same array in another state.
+    pub(super) fn on(&self, pages: PageMap) -> Self {
+        let (name, hole) = (Arc::clone(&self.name), self.hole.clone());
+        Self::new(name, self.block_pages * PAGE_BYTES, hole, pages)
+    }
+
     pub(super) fn block_pages(&self) -> u64 {
         self.block_pages
     }

@@ -56,6 +56,17 @@ impl WriteSet {
         Ok(())
     }
 
+    /// Gives an array another shape than all changes so far did; no element moves.
+    pub(super) fn set_shape(
+        &mut self,
+        array: ArrayId,
+        shape: Arc<[u64]>,
+    ) -> Result<(), CatalogError> {
+        let of = |change: &CatalogChange| matches!(change, CatalogChange::Shape { array: other, .. } if *other == array);
+        self.changes.retain(|change| !of(change));
+        self.change(CatalogChange::Shape { array, shape, layout: false })
+    }
+
     /// Sets a mark; `arrays` is what the working copies remember.
     pub(super) fn mark(&mut self, arrays: HashMap<ArrayId, Marked>) -> u64 {
         let id = NEXT_MARK.fetch_add(1, Ordering::Relaxed);

@@ -64,4 +64,6 @@ pub use reservation::Reservation;
 #[cfg(not(miri))]
 pub use shared::SharedMemory;
 pub use sys::bus::Label;
+#[cfg(not(miri))]
+pub use sys::fork::NotInChild;
 pub use sys::mmap::Access;

@@ -8,6 +8,7 @@
 
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
+mod appends;
 mod concurrent;
 #[cfg(test)]
 mod conformance;

@@ -24,6 +24,7 @@
 //! A word that nobody of us wrote counts as the worst it could say: an unknown newest commit is
 //! read from the log, an unknown snapshot keeps everything.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -474,7 +475,12 @@ impl Members {
         self.words.load(UNSETTLED_WORD) != 0
     }
 
-    /// The words and the file, for tests that write nonsense.
+    /// The open file that the locks belong to.
+    pub(super) fn file(&self) -> Option<Arc<OwnedFd>> {
+        self.shared.as_ref().map(StoreFile::fd)
+    }
+
+    /// The words, for tests that write nonsense.
     #[cfg(test)]
     pub(super) fn words(&self) -> &Arc<dyn SharedWords> {
         &self.words

@@ -31,6 +31,7 @@ mod pack;
 mod recovery;
 mod segment_file;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,7 @@ pub struct LocalOptions {
 
 /// Words for a process that shares with nobody.
 pub(crate) fn private_words(
-    _: Arc<std::os::fd::OwnedFd>,
+    _: Arc<OwnedFd>,
     count: usize,
     _: bool,
 ) -> std::io::Result<Arc<dyn SharedWords>> {
@@ -613,6 +614,10 @@ impl Company for LocalEngine {
 
     fn generation(&self) -> u64 {
         self.log.generation()
+    }
+
+    fn lock_file(&self) -> Option<Arc<OwnedFd>> {
+        self.members.file()
     }
 
     fn members(&self) -> Result<Vec<Member>, StorageError> {

@@ -25,6 +25,8 @@ mod fake;
 #[cfg(not(miri))]
 pub(crate) mod file;
 #[cfg(not(miri))]
+pub(crate) mod fork;
+#[cfg(not(miri))]
 pub(crate) mod futex;
 #[cfg(not(miri))]
 pub(crate) mod limits;
