@@ -31,6 +31,8 @@ const THREADS: u32 = 3;
 const CELLS: u64 = 12;
 /// Children that are killed in a test, unless `ZBA_ISOLATION_DEATHS` says another number.
 const DEATHS: u32 = 8;
+/// Children that run at once, unless `ZBA_ISOLATION_PROCESSES` says another number.
+const AT_ONCE: u32 = 3;
 /// Names the directory, and says which child this is.
 const DIRECTORY: &str = "ZBA_ISOLATION_DIRECTORY";
 const NUMBER: &str = "ZBA_ISOLATION_CHILD";
@@ -50,12 +52,22 @@ fn a_worker_process() {
             let (store, directory) = (store.clone(), &directory);
             let mut worker = Worker::new(store, directory, process, 1, CELLS);
             scope.spawn(move || {
+                let _guard = EndsTheProcess;
                 loop {
                     worker.turn();
                 }
             });
         }
     });
+}
+
+/// One thread that fails must not hide behind others that go on.
+struct EndsTheProcess;
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
 }
 
 fn start(directory: &Path, child: u32) -> Child {
@@ -116,14 +128,14 @@ impl Drop for Children<'_> {
 }
 
 /// Runs children, `at_once` at a time, until `deaths` of them were killed.
-fn run(directory: &Path, seed: u64, at_once: usize, deaths: u32) {
+fn run(directory: &Path, seed: u64, at_once: u32, deaths: u32) {
     let path = store_in(directory);
     let store = Store::create(&path, CreateOptions::default()).unwrap();
     let created = create(&store, CELLS);
     let mut dice = Dice::new(&[seed]);
     let mut children = Children { directory, running: Vec::new(), started: 0 };
     for _ in 0..deaths {
-        while children.running.len() < at_once {
+        while children.running.len() < at_once as usize {
             children.start();
         }
         thread::sleep(Duration::from_micros(dice.below(100_000)));
@@ -142,7 +154,9 @@ fn run(directory: &Path, seed: u64, at_once: usize, deaths: u32) {
         }
         children.kill(at);
     }
-    drop(children);
+    while !children.running.is_empty() {
+        children.kill(0);
+    }
     drop(store);
     judge(directory, created);
 }
@@ -170,18 +184,20 @@ fn judge(directory: &Path, created: Tid) {
     assert_eq!(report.damage, []);
 }
 
-fn deaths() -> u32 {
-    std::env::var("ZBA_ISOLATION_DEATHS").map_or(DEATHS, |n| n.parse().expect("a number"))
+fn number(name: &str, otherwise: u32) -> u32 {
+    std::env::var(name).map_or(otherwise, |n| n.parse().expect("a number"))
 }
 
 #[test]
 fn processes_that_are_killed_one_after_the_other_leave_a_history_of_snapshots() {
     let directory = tempfile::tempdir().unwrap();
-    run(directory.path(), 7, 1, deaths());
+    run(directory.path(), 7, 1, number("ZBA_ISOLATION_DEATHS", DEATHS));
 }
 
 #[test]
 fn processes_that_write_at_once_and_are_killed_leave_a_history_of_snapshots() {
     let directory = tempfile::tempdir().unwrap();
-    run(directory.path(), 8, 3, deaths());
+    let at_once = number("ZBA_ISOLATION_PROCESSES", AT_ONCE);
+    let (seed, deaths) = (number("ZBA_ISOLATION_SEED", 8), number("ZBA_ISOLATION_DEATHS", DEATHS));
+    run(directory.path(), u64::from(seed), at_once, deaths);
 }

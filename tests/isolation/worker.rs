@@ -88,7 +88,10 @@ impl Worker {
             }
             // Without an answer it stays unknown.
             Err(CommitError::Unknown { .. }) => false,
-            Err(error) => panic!("{error}"),
+            Err(error) => {
+                self.recorder.refused();
+                panic!("{error}");
+            }
         }
     }
 

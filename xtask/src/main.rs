@@ -23,6 +23,7 @@ mod check;
 mod crash;
 mod faults;
 mod fuzz;
+mod isolation;
 mod kill;
 mod miri;
 mod mutants;
@@ -66,6 +67,9 @@ cargo xtask COMMAND
                     --every K: one run in K
   kill [--runs N] [--seed S]
                     processes killed while they commit, again and again on the same stores
+  isolation [--deaths N] [--processes N] [--seed S]
+                    processes that write one store at once, killed and stopped; what they saw
+                    must be snapshots
   help              this text
 ";
 
@@ -98,6 +102,10 @@ fn main() -> ExitCode {
         ["kill", rest @ ..] => match kill::Options::parse(rest) {
             Ok(options) => kill::run(&workspace, options),
             Err(why) => usage(&format!("kill: {why}")),
+        },
+        ["isolation", rest @ ..] => match isolation::Options::parse(rest) {
+            Ok(options) => isolation::run(&workspace, &options),
+            Err(why) => usage(&format!("isolation: {why}")),
         },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

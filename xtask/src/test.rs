@@ -24,6 +24,7 @@ use crate::check;
 use crate::crash;
 use crate::faults;
 use crate::fuzz;
+use crate::isolation;
 use crate::kill;
 use crate::python::{self, Python};
 use crate::shuttle;
@@ -48,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         table.push(shuttle::short(workspace));
         table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
+        table.push(isolation::row(workspace, &isolation::Options::short()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));
