@@ -429,8 +429,8 @@ mod tests {
     #[test]
     fn every_unit_has_its_checksum() {
         let (_disk, store) = new_store();
-        let content: Vec<u8> =
-            (0..1300 * PAGE_LEN).map(|i| (i / PAGE_LEN % 251) as u8 + 1).collect();
+        let pages = (1..=250u8).cycle().take(1300);
+        let content: Vec<u8> = pages.flat_map(|byte| [byte; PAGE_LEN]).collect();
         let record = committed(&store, &content);
         let sums = record.data.iter().filter_map(|change| change.segment.source.extent());
         let sums: Vec<u32> = sums.flat_map(|extent| extent.sums().to_vec()).collect();
