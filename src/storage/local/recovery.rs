@@ -381,7 +381,7 @@ mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Change, Simulated, Survival};
     use crate::storage::catalog::Catalog;
-    use crate::storage::engine::Engine;
+    use crate::storage::engine::{CommitLog, Engine};
     use crate::storage::local::log::Position;
     use crate::storage::local::tests::{commit, small, writers};
     use crate::storage::local::{Access, LocalEngine, Mode, log};
@@ -517,5 +517,19 @@ mod tests {
         drop(engine);
         let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
         assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
+    }
+
+    #[test]
+    fn a_lost_page_of_a_durable_record_loses_no_commit() {
+        let (disk, engine, head) = store(4);
+        let record = engine.records(Tid(1), Tid(2)).unwrap().remove(0);
+        let place = record.data[0].segment.source.place().unwrap();
+        drop(engine);
+        let log = disk.open(&log_path(0), Access::Write).unwrap();
+        log.write_at(&[&[0; 4096]], place.page * PAGE_BYTES).unwrap();
+        let (engine, found) = open(&disk, Mode::ReadWrite).unwrap();
+        assert_eq!(found.tid, head.tid);
+        let report = engine.check(true, &mut |_, _| {}).unwrap();
+        assert!(!report.damage.is_empty());
     }
 }
