@@ -135,11 +135,6 @@ fn writer(path: &Path, options: OpenOptions) {
                 let tid = store.wait(after, Duration::from_secs(20)).unwrap();
                 reply(&tid.to_string());
             }
-            ["fork"] => {
-                // A child that lives on when this process is killed, with all its files.
-                let sleep = Command::new("sleep").arg("30").spawn().unwrap();
-                reply(&sleep.id().to_string());
-            }
             _ => panic!("{line}"),
         }
     }
@@ -177,8 +172,8 @@ fn reader(path: &Path) {
 /// Takes the commit lock and keeps it.
 fn holder(path: &Path) {
     let backend: Arc<dyn Backend> = Arc::new(Directory::new(path));
-    let (engine, _) =
-        LocalEngine::open(&backend, Mode::ReadWrite, &LocalOptions::default()).unwrap();
+    let options = LocalOptions { map_words: zbigarray::txn::map_words, ..LocalOptions::default() };
+    let (engine, _) = LocalEngine::open(&backend, Mode::ReadWrite, &options).unwrap();
     let _lock = engine.lock().unwrap();
     reply("ready");
     lines().for_each(drop);
@@ -216,7 +211,7 @@ fn new_store(len: u64) -> (TempDir, Store) {
 
 fn set(store: &Store, index: u64, value: u64) -> Result<Tid, CommitError> {
     let transaction = store.begin().unwrap();
-    transaction.open::<u64, Ix1>("a").unwrap().set(&index.to_string(), value).unwrap();
+    transaction.open::<u64, Ix1>("a").unwrap().set(index.to_string().as_str(), value).unwrap();
     transaction.commit()
 }
 
@@ -323,7 +318,11 @@ fn a_killed_process_leaves_no_place_no_lock_and_no_space_behind() {
         assert_eq!(store.members().unwrap().len(), 3);
         others.iter_mut().for_each(Player::kill);
         let begin = Instant::now();
-        set(&store, round, round).unwrap();
+        if let Err(error) = set(&store, round, round) {
+            // A commit that its dead writer was not told of came first: once.
+            assert!(matches!(error, CommitError::Conflict(_)), "{error}");
+            set(&store, round, round).unwrap();
+        }
         assert!(begin.elapsed() < Duration::from_secs(1), "the others go on");
         assert_eq!(store.members().unwrap().len(), 1);
         store.pack(Keep::Head).unwrap();
@@ -368,20 +367,15 @@ fn a_stopped_reader_keeps_its_snapshot_until_it_holds_too_much_and_then_is_told(
     assert_eq!(reader.ask("sum"), sum, "what it has mapped is what it was");
     assert!(reader.ask("read").contains("expired"));
     assert_eq!(reader.ask("again"), "59");
-    assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
-}
-
-#[test]
-fn a_child_of_a_killed_process_keeps_no_lock_of_it() {
-    let (_directory, store) = new_store(1000);
-    let mut other = Player::start("writer", store.path());
-    other.ask("set 0 1");
-    let sleeper: i32 = other.ask("fork").parse().unwrap();
-    assert_eq!(store.members().unwrap().len(), 2);
-    other.kill();
-    assert_eq!(store.members().unwrap().len(), 1);
-    set(&store, 0, 2).unwrap();
-    kill(Pid::from_raw(sleeper), Signal::SIGKILL).unwrap();
+    let report = store.check(true, &mut |_, _| {}).unwrap();
+    assert_eq!(report.damage, []);
+    assert!(report.held_bytes > 0);
+    reader.kill();
+    store.pack(Keep::Head).unwrap();
+    fill(60);
+    store.pack(Keep::Head).unwrap();
+    let report = store.check(true, &mut |_, _| {}).unwrap();
+    assert_eq!((report.damage, report.held_bytes), (Vec::new(), 0));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ndarray::{Array1, Ix1, Ix2};
 use zbigarray::storage::backend::Backend;
 use zbigarray::storage::backend::simulated::Simulated;
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
-use zbigarray::{CommitError, Keep, Store};
+use zbigarray::{CommitError, Keep, Store, Transaction};
 
 const PER_PAGE: usize = 512;
 
@@ -32,6 +32,43 @@ fn new_store() -> (Simulated, Store) {
     LocalEngine::create(&backend, &limits()).unwrap();
     let store = store(&disk);
     (disk, store)
+}
+
+/// The shortest story with every part of the protocol; `cargo xtask miri` interprets it in minutes.
+#[test]
+fn what_was_committed_is_read_and_what_was_aborted_is_not_also_after_opening_again() {
+    let (disk, store) = new_store();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<i64, Ix1>("a", &[PER_PAGE as u64]).unwrap();
+    array.view_mut().unwrap()[3] = 1;
+    drop(array);
+    let first = transaction.commit().unwrap();
+
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.open::<i64, Ix1>("a").unwrap();
+    array.view_mut().unwrap()[3] = -1;
+    assert_eq!(array.view().unwrap()[3], -1);
+    drop(array);
+    transaction.abort();
+
+    let snapshot = store.begin_read().unwrap();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.open::<i64, Ix1>("a").unwrap();
+    assert_eq!(array.view().unwrap()[3], 1);
+    array.view_mut().unwrap()[4] = 2;
+    drop(array);
+    transaction.commit().unwrap();
+
+    let elements = |transaction: &Transaction| {
+        let array = transaction.open::<i64, Ix1>("a").unwrap();
+        let view = array.view().unwrap();
+        (view[3], view[4])
+    };
+    assert_eq!(elements(&snapshot), (1, 0));
+    drop((snapshot, store));
+    let store = self::store(&disk);
+    assert_eq!(elements(&store.at(first).unwrap()), (1, 0));
+    assert_eq!(elements(&store.begin_read().unwrap()), (1, 2));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use zbigarray::storage::backend::simulated::Simulated;
+use zbigarray::storage::backend::simulated::{CrashPoint, Simulated, Survival};
 use zbigarray::storage::backend::{Access, Backend};
 use zbigarray::storage::local::Mode;
 use zbigarray::units::PAGE_BYTES;
@@ -61,6 +61,9 @@ impl Summary {
     }
 }
 
+/// Of a long run it is told how far it is, every so many bytes.
+const TOLD_EVERY: usize = 20_000;
+
 /// What a store says of one commit: catalog as text, and the bytes of each array.
 type Contents = BTreeMap<u64, (String, BTreeMap<String, Vec<u8>>)>;
 
@@ -74,12 +77,20 @@ pub(crate) fn run(image: &Image, flips: &[Flip]) -> Summary {
     let store = opened(&image.disk()).expect("the image is whole");
     let (expected, named) = (contents(&store), named_pages(&store));
     drop(store);
+    // All of it is durable, so what a crash leaves is a copy that shares its pages.
+    let disk = image.disk();
+    let whole = disk.crash_point(disk.changes_count());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut summary = Summary::default();
-        while let Some(flip) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(flip) = flips.get(number) else { break };
+            if number > 0 && number.is_multiple_of(TOLD_EVERY) {
+                eprintln!("{number} of {} bytes", flips.len());
+            }
             for bit in (0..8).filter(|bit| flip.bits & (1 << bit) != 0) {
-                summary.add(tried(image, flip, bit, &expected));
+                summary.add(tried(&whole, flip, bit, &expected));
             }
         }
         summary
@@ -101,9 +112,9 @@ pub(crate) fn run(image: &Image, flips: &[Flip]) -> Summary {
 }
 
 /// Flips one bit and looks.
-fn tried(image: &Image, flip: &Flip, bit: u32, expected: &Contents) -> Summary {
+fn tried(whole: &CrashPoint, flip: &Flip, bit: u32, expected: &Contents) -> Summary {
     let mut summary = Summary::default();
-    let disk = image.disk();
+    let disk = Simulated::after(whole, |_, _| Survival::Kept);
     let file = disk.open(&flip.path, Access::Write).expect("the image has the file");
     let mut byte = [0];
     file.read_at(&mut byte, flip.at).expect("the byte is there");
@@ -164,6 +175,21 @@ fn contents(store: &Store) -> Contents {
         contents.insert(tid, (catalog_of(&transaction), arrays.collect()));
     }
     contents
+}
+
+/// Number of pages of data files that no kept commit names.
+///
+/// # Panics
+///
+/// If the image is not whole.
+#[must_use]
+pub(crate) fn unnamed_pages_count(image: &Image) -> usize {
+    let named = named_pages(&opened(&image.disk()).expect("the image is whole"));
+    let data = image.files.iter().filter(|(path, _)| path.starts_with("data/"));
+    let pages = data.flat_map(|(path, content)| {
+        (0..content.len.div_ceil(PAGE_BYTES)).map(|page| (path.clone(), page))
+    });
+    pages.filter(|place| !named.contains(place)).count()
 }
 
 /// The pages of data files that any kept commit names.

@@ -5,6 +5,7 @@
 //! checkpointed  the same, a checkpoint in the middle of its log
 //! packed        a log that begins with a whole state
 //! rolled        a log of several files
+//! everything    all of this in one, for trying every bit
 //! ```
 //!
 //! # Invariants
@@ -93,6 +94,10 @@ impl Image {
             let file = disk.create(path).expect("paths differ");
             file.set_len(content.len).expect("a length that fits a file");
             file.write_at(&[&content.bytes], 0).expect("there is memory");
+            file.sync_data().expect("a disk in memory is synced");
+        }
+        for directory in DIRECTORIES.into_iter().chain([""]) {
+            disk.sync_dir(directory).expect("a disk in memory is synced");
         }
         disk
     }
@@ -142,6 +147,36 @@ pub(crate) fn images() -> &'static [Image] {
             assert_eq!(report.damage, [], "it is whole");
         }
         images
+    })
+}
+
+/// One image with everything that a store can have, and so small that each of its bits can be
+/// tried: a packed log that begins with a whole state, was rolled, and has inline pages and extents
+/// in its records; names, attributes, a tag, a checkpoint, and free pages.
+///
+/// # Panics
+///
+/// If something of this is missing.
+#[must_use]
+pub(crate) fn everything() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let options = LocalOptions { data_file_pages: 16, log_roll_bytes: 16 << 10, ..options() };
+        let disk = Simulated::new().expect("there is memory");
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::create(&backend, &options).expect("the disk is empty");
+        let store = Store::open_on(&backend, Mode::ReadWrite, &options).expect("it was made");
+        plain(&store).expect("a store is filled");
+        more(&store, 1).expect("a store goes on");
+        store.pack(Keep::From(Tid(4))).expect("a store is packed");
+        more(&store, 2).expect("a store goes on");
+        drop(store);
+        let image = Image::of(&disk);
+        let lens = image.files.iter().map(|(path, content)| (path, content.len));
+        let count = |prefix| image.files.keys().filter(|path| path.starts_with(prefix)).count();
+        let is_all = count("log/") > 1 && count("data/") > 0 && count("checkpoint/") == 1;
+        assert!(is_all, "{:?}", lens.collect::<Vec<_>>());
+        image
     })
 }
 

@@ -7,6 +7,7 @@ use zbigarray::storage::local::door;
 
 use super::image::images;
 use super::mutate::{Dice, EXTREMES};
+use super::targets::SEGMENT_CHANGES;
 
 /// The files of all images whose path begins so, each behind `flags`.
 fn files(prefix: &str, flags: u8) -> Vec<Vec<u8>> {
@@ -21,11 +22,22 @@ pub(crate) fn log() -> Vec<Vec<u8>> {
     files("log/", 0)
 }
 
-/// Checkpoints.
+/// Checkpoints, as they are and with each of the first segments changed in every way.
 #[must_use]
 pub(crate) fn checkpoint() -> Vec<Vec<u8>> {
-    files("checkpoint/", 0)
+    let whole = files("checkpoint/", NO_CHANGE);
+    let changes = (0..SEGMENTS).flat_map(|n| (0..KINDS).map(move |kind| n << 4 | kind << 1));
+    let changed = changes.flat_map(|flags| files("checkpoint/", flags));
+    whole.iter().cloned().chain(changed).collect()
 }
+
+/// Flags that change no segment.
+const NO_CHANGE: u8 = 7 << 1;
+/// Ways to change a segment: see `targets::SEGMENT_CHANGES`.
+const KINDS: u8 = 5;
+/// Segments that are changed.
+const SEGMENTS: u8 = 6;
+const _: () = assert!(KINDS as usize == SEGMENT_CHANGES.len());
 
 /// Format files.
 #[must_use]

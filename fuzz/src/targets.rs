@@ -10,7 +10,7 @@ use std::path::Path;
 use zbigarray::Order;
 use zbigarray::array::layout::{copies, is_contiguous, runs};
 use zbigarray::array::{Descriptor, Dtype, Header, index, npy, shape as shapes};
-use zbigarray::storage::local::door;
+use zbigarray::storage::local::door::{self, SegmentChange};
 
 use super::cli::npz::Npz;
 use super::cli::values::{Shape, Size};
@@ -20,12 +20,22 @@ fn flagged(bytes: &[u8]) -> (u8, &[u8]) {
     bytes.split_first().map_or((0, bytes), |(&flags, rest)| (flags, rest))
 }
 
+/// What the flags of a checkpoint can ask for.
+pub(crate) const SEGMENT_CHANGES: [SegmentChange; 5] = [
+    SegmentChange::Doubled,
+    SegmentChange::Earlier,
+    SegmentChange::Later,
+    SegmentChange::Longer,
+    SegmentChange::Swapped,
+];
+
 /// A log file.
 pub(crate) fn log(bytes: &[u8]) {
     let (flags, bytes) = flagged(bytes);
     let mut bytes = bytes.to_vec();
     if flags & 1 == 0 {
-        door::seal_log(&mut bytes, 0, flags & 2 == 0);
+        let number = door::log_number(&bytes);
+        door::seal_log(&mut bytes, number, flags & 2 == 0);
     }
     if let Err(error) = door::log(&bytes) {
         assert!(!error.to_string().is_empty());
@@ -48,10 +58,13 @@ pub(crate) fn catalog(bytes: &[u8]) {
     let _ = door::catalog(bytes);
 }
 
-/// A checkpoint.
+/// A checkpoint. Bits 1 to 3 of the flags say how a segment is changed, the rest which one.
 pub(crate) fn checkpoint(bytes: &[u8]) {
     let (flags, bytes) = flagged(bytes);
     let mut bytes = bytes.to_vec();
+    if let Some(&change) = SEGMENT_CHANGES.get(usize::from(flags >> 1 & 7)) {
+        door::change_segment(&mut bytes, usize::from(flags >> 4), change);
+    }
     if flags & 1 == 0 {
         door::seal_checkpoint(&mut bytes, &[]);
     }

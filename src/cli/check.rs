@@ -39,6 +39,7 @@ impl Check {
         let json = json!({
             "ok": damage.is_empty(), "records": report.records, "arrays": report.arrays,
             "extents": report.extents, "data_bytes": report.data_bytes, "seconds": seconds,
+            "held_bytes": report.held_bytes,
             "damage": damage.iter().map(one).collect::<Vec<_>>(),
         });
         let lines: String = damage.iter().map(|damage| format!("{damage}\n")).collect();
@@ -47,6 +48,10 @@ impl Check {
         let examined = examined(&report, self.data, seconds);
         if damage.is_empty() {
             output.say(format!("no damage found in {examined}"));
+            if report.held_bytes > 0 {
+                let held = size(report.held_bytes);
+                output.say(format!("{held} are held for snapshots; the next pack frees them"));
+            }
             return Ok(());
         }
         let count = u64::try_from(damage.len()).unwrap_or(u64::MAX);

@@ -202,8 +202,8 @@ pub(super) fn conflict_of(
     })
 }
 
-/// Moves the rows that are in the way of nothing but other rows behind those; `false` if that does
-/// not resolve the conflict.
+/// Moves the rows that are in the way of nothing but other rows behind those, as the head has them;
+/// `false` if that does not resolve the conflict.
 pub(super) fn rebase(
     shared: &Shared,
     cx: &Context<'_>,
@@ -214,10 +214,6 @@ pub(super) fn rebase(
     if movable.is_empty() {
         return Ok(false);
     }
-    // Invariant 2. What we met may be on its way to the disk.
-    let tip = shared.commit_lock.lock().state.tid;
-    cx.engine.settle(tip)?;
-    shared.refresh()?;
     let head = shared.known_head();
     if head.generation != generation {
         return Ok(false);
@@ -261,7 +257,9 @@ fn met(inner: &Inner, id: ArrayId, newer: &[Arc<Record>], head: &State) -> Met {
     let Some(entry) = head.catalog.array_by_id(id) else { return Met::More };
     let all = &inner.appends.arrays[&id];
     let same = |axis: usize| axis == all.axis || entry.shape[axis] == all.before[axis];
-    let alike = entry.shape.len() == all.before.len() && (0..entry.shape.len()).all(same);
+    let alike = entry.shape.len() == all.before.len()
+        && (0..entry.shape.len()).all(same)
+        && entry.shape[all.axis] >= all.before[all.axis];
     match alike && !shapes.contains(&true) {
         true => Met::Rows(Arc::clone(&entry.shape)),
         false => Met::More,

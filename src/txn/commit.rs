@@ -68,6 +68,7 @@ fn steps(
         match append_under_lock(shared, cx, inner, &inline, note) {
             // Every turn somebody else has committed, so all together come to an end.
             Err(CommitError::Conflict(conflict)) => {
+                make_visible_what_was_met(shared, cx)?;
                 if !append::rebase(shared, cx, inner, generation)? {
                     return Err(CommitError::Conflict(conflict));
                 }
@@ -107,6 +108,14 @@ fn append_under_lock(
     let next = next.map_err(|source| CommitError::Unknown { tid: record.tid, source })?;
     tip.state = Arc::new(next);
     Ok((Arc::new(record), tip.clone()))
+}
+
+/// Makes the commits that this one met durable and visible: who wrote them may be dead, and whoever
+/// begins again must see them, or would meet them for ever.
+fn make_visible_what_was_met(shared: &Shared, cx: &Context<'_>) -> Result<(), TransactionError> {
+    let tip = shared.commit_lock.lock().state.tid;
+    cx.engine.settle(tip)?;
+    Ok(shared.refresh()?)
 }
 
 /// Moves the session on to the head.

@@ -55,6 +55,8 @@ pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
 pub use pack::{Keep, PackSummary};
 pub use session::HoleContent;
+#[doc(hidden)]
+pub use store::map_words;
 pub use store::{CreateOptions, Follow, OpenOptions, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;

@@ -227,7 +227,7 @@ impl Store {
         let shared = &self.shared;
         let pin = shared.pin_head(writes)?;
         let state = Arc::clone(pin.state());
-        let idle = shared.take_idle(writes);
+        let idle = shared.take_idle(writes, state.tid);
         let session = idle.and_then(|mut session| {
             let base = session.state.tid;
             let records = match base == state.tid {
@@ -563,9 +563,13 @@ impl Shared {
         self.idle.lock().clear();
     }
 
-    fn take_idle(&self, writes: bool) -> Option<Session> {
+    /// A session that can be brought to commit `tid`: one that shows a later commit, which another
+    /// thread made meanwhile, cannot be brought back.
+    fn take_idle(&self, writes: bool, tid: Tid) -> Option<Session> {
         let mut idle = self.idle.lock();
-        let at = idle.iter().rposition(|&(_, for_writing)| for_writing == writes)?;
+        let at = idle.iter().rposition(|(session, for_writing)| {
+            *for_writing == writes && session.state.tid <= tid
+        })?;
         Some(idle.swap_remove(at).0)
     }
 
@@ -674,9 +678,13 @@ impl Head {
     }
 }
 
-/// Maps words of a file for the engine.
+/// Maps words of a file for the engine. For rigs that open an engine without a store.
+///
+/// # Errors
+///
+/// The system's answer.
 #[cfg(not(any(miri, shuttle)))]
-fn map_words(
+pub fn map_words(
     file: Arc<std::os::fd::OwnedFd>,
     count: usize,
     writable: bool,
@@ -688,7 +696,7 @@ fn map_words(
 
 /// A scheduler of threads and an interpreter see one process.
 #[cfg(any(miri, shuttle))]
-use crate::storage::local::private_words as map_words;
+pub use crate::storage::local::private_words as map_words;
 
 #[cfg(not(any(miri, shuttle)))]
 impl SharedWords for crate::vm::SharedMemory {
@@ -720,5 +728,25 @@ impl SharedWords for crate::vm::SharedMemory {
         if index < self.count() {
             self.wake(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::state::Space;
+
+    #[test]
+    fn a_session_of_a_later_commit_is_not_taken_for_an_earlier_snapshot() {
+        let disk: Arc<dyn Backend> = Arc::new(Simulated::new().unwrap());
+        LocalEngine::create(&disk, &LocalOptions::default()).unwrap();
+        let store = Store::open_on(&disk, Mode::ReadWrite, &LocalOptions::default()).unwrap();
+        // Left by a thread that committed 5 after another one had pinned 4 and before it goes on.
+        let later = State::new(Tid(5), 0, Catalog::default(), Space::default());
+        store.shared.idle.lock().push((Session::new(Arc::new(later)), true));
+        assert!(store.shared.take_idle(true, Tid(4)).is_none(), "it shows what 5 wrote");
+        assert!(store.shared.take_idle(false, Tid(5)).is_none());
+        assert!(store.shared.take_idle(true, Tid(5)).is_some());
     }
 }

@@ -27,6 +27,7 @@ fn limits() -> LocalOptions {
         log_roll_bytes: 64 << 10,
         data_file_pages: 1 << 10,
         checkpoint_bytes_min: 24 << 10,
+        ..LocalOptions::default()
     }
 }
 
@@ -106,8 +107,11 @@ impl World {
     /// What a power cut now would leave if it took whatever it may.
     fn survives(&self, tid: Tid) {
         let left = self.disk.crash_image(self.disk.changes_count(), |_, _| Survival::Dropped);
-        let left = open(&left.unwrap(), Mode::ReadOnly).head();
-        assert!(left >= tid, "a snapshot of {tid} was given out, and {left} is durable");
+        let left = open(&left.unwrap(), Mode::ReadWrite);
+        let head = left.head();
+        assert!(head >= tid, "{tid} was given out, and {head} is durable");
+        let damage = left.check(true, &mut |_, _| {}).unwrap().damage;
+        assert_eq!(damage, [], "{tid} was given out, and its data are not durable");
     }
 }
 
@@ -156,7 +160,12 @@ fn some_pages() -> Vec<usize> {
 fn commit(world: &World, transaction: Transaction, values: BTreeMap<usize, i64>) {
     let base = transaction.base();
     match transaction.commit() {
-        Ok(tid) => world.history().committed(tid, base, Effect::Pages(values)),
+        Ok(tid) => {
+            world.history().committed(tid, base, Effect::Pages(values));
+            if one_in(4) {
+                world.survives(tid);
+            }
+        }
         Err(CommitError::Conflict(_)) => {
             let pages: BTreeSet<usize> = values.keys().copied().collect();
             world.history().refused(base, pages);
@@ -232,7 +241,7 @@ pub(crate) fn beginner(world: &World) {
 pub(crate) fn reader(world: &World) {
     for _ in 0..STEPS {
         let transaction = match one_in(2) {
-            true => world.begin(Store::begin_read, Transaction::base),
+            true => world.begin(|store| store.begin_read().unwrap(), Transaction::base),
             false => {
                 let oldest = world.store.oldest().max(world.created);
                 let tid = Tid(thread_rng().gen_range(oldest.0..=world.store.head().0));

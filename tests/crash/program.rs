@@ -267,6 +267,9 @@ impl Program {
             if let Some(damage) = report.damage.first() {
                 return Err(format!("check: {damage}"));
             }
+            if report.held_bytes > 0 {
+                return Err(format!("{} bytes are held for nobody", report.held_bytes));
+            }
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zbigarray::storage::StorageError;
-use zbigarray::storage::backend::simulated::Simulated;
+use zbigarray::storage::backend::simulated::{CrashPoint, Fault, FaultKind, Simulated, Survival};
+use zbigarray::storage::backend::{Access, Backend};
 use zbigarray::storage::engine::{CommitLog, Engine};
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
 use zbigarray::storage::state::State;
@@ -18,6 +19,9 @@ use crate::version::compare;
 
 /// Most crashes one after the other.
 pub(crate) const DEPTH_MAX: usize = 8;
+
+/// A record that few others are shorter than.
+const SMALL_RECORD_BYTES: u64 = 2 * 4096;
 
 /// Images so far, by the number of crashes that led to them, less one.
 #[derive(Default)]
@@ -67,6 +71,10 @@ impl Examiner<'_> {
         if dice.once_in(16) {
             self.read_only(disk, phase)?;
         }
+        if is_torn && depth + 1 < self.depth {
+            // By dice of its own, on a copy: what else is made of this image stays what it is.
+            self.cut_short(disk, phase, depth, &mut Dice::new(&[dice.clone().next()]))?;
+        }
         let opened = LocalEngine::open(&backend(disk), Mode::ReadWrite, self.options);
         let (engine, head) = match opened {
             Ok(opened) => opened,
@@ -79,6 +87,9 @@ impl Examiner<'_> {
             engine.check(true, &mut |_, _| {}).map_err(|error| format!("check: {error}"))?;
         if let Some(damage) = report.damage.first() {
             return Err(format!("check: {damage}"));
+        }
+        if report.held_bytes > 0 {
+            return Err(format!("{} bytes are held for nobody", report.held_bytes));
         }
         if dice.once_in(if is_torn { 12 } else { 5 }) {
             self.counts.damaged.fetch_add(1, Ordering::Relaxed);
@@ -120,17 +131,9 @@ impl Examiner<'_> {
         depth: usize,
         dice: &mut Dice,
     ) -> Result<(), String> {
-        let found = usize::try_from(opened.1.tid.0).unwrap();
-        let versions = phase.versions[..=found].to_vec();
-        let oldest = usize::try_from(opened.0.oldest().0).unwrap();
-        let (options, dice_of_program) = (self.options.clone(), Dice::new(&[dice.next()]));
-        let mut program =
-            Program::on(disk.clone(), options, opened, versions, oldest, dice_of_program);
-        program.story.note(0, phase.clone());
-        program.settle();
         let flavor = Flavor::ALL[dice.index(Flavor::ALL.len())];
         let steps = dice.index(4);
-        program.go_on(steps, flavor).map_err(|why| format!("after crash {}: {why}", depth + 1))?;
+        let program = self.program(disk, opened, phase, (steps, flavor), depth, dice)?;
         let points = disk.crash_points();
         let of_recovery = &points[..=recovered];
         let telling: Vec<_> = points.iter().filter(|point| is_telling(point)).collect();
@@ -142,14 +145,83 @@ impl Examiner<'_> {
                 _ => telling[dice.index(telling.len())],
             };
             let number = dice.below(1 << 40);
-            let (again, is_torn) = image(point, number, dice);
-            let phase = program.story.at(point.number());
-            self.examine((&again, is_torn), phase, depth + 1, dice).map_err(|why| {
-                format!("crash {} before change {}: {why}", depth + 2, point.number())
-            })?;
+            self.crash_again(&program, (point, number), depth, dice)?;
         }
         Ok(())
     }
+
+    /// A process opens the store, cuts what is torn, and dies before its sync; another one opens
+    /// it, writes there, and crashes before the write is durable. If the cut is not durable
+    /// either, what was cut off is back behind a shorter record.
+    fn cut_short(
+        &self,
+        disk: &Simulated,
+        phase: &Phase,
+        depth: usize,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        let disk = disk.crash_image(disk.changes_count(), |_, _| Survival::Kept).unwrap();
+        let open = || LocalEngine::open(&backend(&disk), Mode::ReadWrite, self.options);
+        let (before, kind) = (log_bytes(&disk), FaultKind::KilledAtSync);
+        disk.set_fault(Some(Fault { call: 0, kind, lasting: true }));
+        drop(open());
+        disk.set_fault(None);
+        if log_bytes(&disk) + SMALL_RECORD_BYTES >= before {
+            // Nothing would stand behind the next record.
+            return Ok(());
+        }
+        let opened = open().map_err(|error| format!("opening after a death: {error}"))?;
+        let recovered = disk.changes_count();
+        let program = self.program(&disk, opened, phase, (0, Flavor::Small), depth, dice)?;
+        let points = disk.crash_points();
+        let writes = points[recovered..].iter().filter(|point| is_telling(point));
+        let Some(point) = writes.last() else { return Ok(()) };
+        // Image 1 of such a point: the data reached the disk, the length did not.
+        self.crash_again(&program, (point, 1), depth, dice)
+    }
+
+    /// A program that has opened the store and worked on it.
+    fn program(
+        &self,
+        disk: &Simulated,
+        opened: (LocalEngine, State),
+        phase: &Phase,
+        (steps, flavor): (usize, Flavor),
+        depth: usize,
+        dice: &mut Dice,
+    ) -> Result<Program, String> {
+        let found = usize::try_from(opened.1.tid.0).unwrap();
+        let versions = phase.versions[..=found].to_vec();
+        let oldest = usize::try_from(opened.0.oldest().0).unwrap();
+        let (options, dice_of_program) = (self.options.clone(), Dice::new(&[dice.next()]));
+        let mut program =
+            Program::on(disk.clone(), options, opened, versions, oldest, dice_of_program);
+        program.story.note(0, phase.clone());
+        program.settle();
+        let worked = program.go_on(steps, flavor);
+        worked.map_err(|why| format!("after crash {}: {why}", depth + 1))?;
+        Ok(program)
+    }
+
+    fn crash_again(
+        &self,
+        program: &Program,
+        (point, number): (&CrashPoint, u64),
+        depth: usize,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        let (again, is_torn) = image(point, number, dice);
+        let phase = program.story.at(point.number());
+        self.examine((&again, is_torn), phase, depth + 1, dice)
+            .map_err(|why| format!("crash {} before change {}: {why}", depth + 2, point.number()))
+    }
+}
+
+/// Length of all log files; 0 where a creation was not finished.
+fn log_bytes(disk: &Simulated) -> u64 {
+    let names = disk.list("log").unwrap_or_default().into_iter();
+    let files = names.filter_map(|name| disk.open(&format!("log/{name}"), Access::Read).ok());
+    files.map(|file| file.len().unwrap()).sum()
 }
 
 fn allowed(head: &State, phase: &Phase) -> Result<usize, String> {

@@ -185,6 +185,7 @@ impl Mounted {
         let report = store.check(true, &mut |_, _| {}).map_err(|error| error.to_string())?;
         match report.damage.first() {
             Some(damage) => Err(format!("check: {damage}")),
+            None if report.held_bytes > 0 => Err(format!("{} bytes held", report.held_bytes)),
             None => gives_back({
                 drop(store);
                 &disk

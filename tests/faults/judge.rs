@@ -115,6 +115,9 @@ fn healthy(store: &Store) -> Result<(), String> {
     if let Some(damage) = report.damage.first() {
         return Err(format!("check: {damage}"));
     }
+    if report.held_bytes > 0 {
+        return Err(format!("{} bytes are held for nobody", report.held_bytes));
+    }
     let usage = store.usage().map_err(|error| format!("usage: {error}"))?;
     let free = usage.data_bytes.saturating_sub(usage.data_used_bytes);
     if usage.data_free_bytes != free {

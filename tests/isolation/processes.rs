@@ -138,7 +138,7 @@ fn run(directory: &Path, seed: u64, at_once: u32, deaths: u32) {
         while children.running.len() < at_once as usize {
             children.start();
         }
-        thread::sleep(Duration::from_micros(dice.below(100_000)));
+        thread::sleep(Duration::from_micros(dice.below(200_000)));
         let at = dice.index(children.running.len());
         if dice.once_in(3) {
             children.signal(at, Signal::SIGSTOP);

@@ -1,10 +1,13 @@
 //! A worker on a real store: random transactions on cells, each written down.
 //!
 //! ```text
-//! array "cells"   | cell 0 ..... | cell 1 ..... | ...      one u64 for each page
+//! array "cells"   | vvvvvv 24 pages vvvvvv | v .................... | v ....... | ...
+//!                   cell 0, wide             cell 1                   cell 2      cell 3, wide
 //! ```
 //!
-//! A cell is read before it is written, so that the checker knows what was written over.
+//! A cell is read before it is written, so that the checker knows what was written over. Every
+//! third is wide: more than travels inside a record, so that its value goes to a data file; it is
+//! read at both ends, which must agree.
 //!
 //! # Failure
 //!
@@ -21,8 +24,12 @@ use super::recorder::Recorder;
 
 /// The array that holds the cells.
 pub(crate) const NAME: &str = "cells";
-/// Elements from one cell to the next: a page.
-const APART: u64 = 512;
+/// Elements of a page.
+const PAGE: u64 = 512;
+/// Pages from one cell to the next.
+const PAGES: u64 = 24;
+/// Elements from one cell to the next.
+const APART: u64 = PAGES * PAGE;
 
 /// Makes the cells; nothing is in them.
 pub(crate) fn create(store: &Store, cells: u64) -> Tid {
@@ -33,12 +40,21 @@ pub(crate) fn create(store: &Store, cells: u64) -> Tid {
 
 type Cells<'t> = ZBigArray<'t, u64, Ix1>;
 
-fn get(cells: &Cells<'_>, key: Key) -> Value {
-    cells.rows(key * APART..key * APART + 1).unwrap()[0]
+/// The pages of a cell that hold its value.
+fn pages(key: Key) -> u64 {
+    if key.is_multiple_of(3) { PAGES } else { 1 }
+}
+
+fn get(cells: &Cells<'_>, key: Key, page: u64) -> Value {
+    let at = key * APART + page * PAGE;
+    cells.rows(at..at + 1).unwrap()[0]
 }
 
 fn set(cells: &mut Cells<'_>, key: Key, value: Value) {
-    cells.rows_mut(key * APART..key * APART + 1).unwrap()[0] = value;
+    let mut cell = cells.rows_mut(key * APART..(key + 1) * APART).unwrap();
+    for page in 0..pages(key) {
+        cell[usize::try_from(page * PAGE).unwrap()] = value;
+    }
 }
 
 /// Runs transactions.
@@ -100,7 +116,10 @@ impl Worker {
         let mut wrote = false;
         for _ in 0..1 + self.dice.below(5) {
             let key = self.dice.below(self.cells);
-            self.recorder.read(key, get(&cells, key));
+            self.recorder.read(key, get(&cells, key, 0));
+            if pages(key) > 1 {
+                self.recorder.read(key, get(&cells, key, pages(key) - 1));
+            }
             if writes && self.dice.once_in(2) {
                 let value = self.recorder.fresh();
                 self.recorder.write(key, value);

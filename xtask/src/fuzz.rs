@@ -74,8 +74,8 @@ pub(crate) fn replay(workspace: &Workspace) -> Command {
 
 fn flips_of_every_bit(workspace: &Workspace) -> ExitCode {
     let mut command = replay(workspace);
-    command.args(["every_flipped_bit", "--", "--nocapture"]).env("ZBA_HOSTILE_FLIPS", "");
-    steps::run_all(vec![Step::command("every bit of small stores, flipped", command)])
+    command.args(["every_bit_of_every_file", "--", "--ignored", "--nocapture"]);
+    steps::run_all(vec![Step::command("every bit of a small store, flipped", command)])
 }
 
 /// How a target did.

@@ -27,6 +27,7 @@ mod isolation;
 mod kill;
 mod miri;
 mod mutants;
+mod packages;
 mod python;
 mod sanitize;
 mod shuttle;
@@ -51,10 +52,10 @@ cargo xtask COMMAND
                     --write: results go to docs/benchmarks.md
   fuzz [TARGET...] [--seconds N]
                     libFuzzer on decoders and whole stores, 60 s each unless said otherwise
-  fuzz flips        every bit of small stores flipped; each must be found
+  fuzz flips        every bit of a small store flipped; each must be found
   shuttle [--iterations N]
                     threads on one store in chosen orders
-  miri              unsafe code under Miri
+  miri [--all]      unsafe code under Miri: a quarter of an hour, or hours
   sanitize [thread|address]
                     the tests under ThreadSanitizer and AddressSanitizer
   mutants [FILE...] [-- WORDS FOR CARGO-MUTANTS]
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
             Err(why) => usage(&format!("fuzz: {why}")),
         },
         ["shuttle", rest @ ..] => or_usage("shuttle", shuttle::run(&workspace, rest)),
-        ["miri"] => miri::run(&workspace),
+        ["miri", rest @ ..] => or_usage("miri", miri::run(&workspace, rest)),
         ["sanitize", rest @ ..] => or_usage("sanitize", sanitize::run(&workspace, rest)),
         ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
         ["mutants-stages", rest @ ..] => or_usage("mutants-stages", mutants::run_stages(rest)),

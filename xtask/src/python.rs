@@ -18,9 +18,9 @@
 //! Every error says which program failed and what a person can do about it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::steps::{self, Outcome};
+use crate::packages;
+use crate::steps;
 use crate::workspace::Workspace;
 
 const PACKAGES: [&str; 2] = ["numpy>=2,<3", "matplotlib>=3.9,<4"];
@@ -63,40 +63,16 @@ fn runs(workspace: &Workspace, python: &Path, program: &str) -> bool {
 fn create(workspace: &Workspace, directory: &Path) -> Result<(), String> {
     let system = Path::new("python3");
     if !runs(workspace, system, "import venv, ensurepip") {
-        apt_install(workspace, "python3-venv")?;
+        packages::apt_install(workspace, &["python3-venv"])?;
     }
     let mut command = workspace.command(system);
     command.args(["-m", "venv", "--clear"]).arg(directory);
-    must(command, "remove target/venv and look at the message above")
+    steps::must(command, "remove target/venv and look at the message above")
 }
 
 /// Packages by pip, into the environment only.
 fn install(workspace: &Workspace, python: &Path) -> Result<(), String> {
     let mut command = workspace.command(python);
     command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
-    must(command, "pip needs the network, or a wheel directory named by PIP_FIND_LINKS")
-}
-
-/// Installs a Debian package; needs root or a sudo that does not ask.
-fn apt_install(workspace: &Workspace, package: &str) -> Result<(), String> {
-    let advice = format!("install it by hand: apt-get install {package}");
-    let root = workspace.first_line("id", &["-u"]).as_deref() == Some("0");
-    for arguments in [&["update"][..], &["install", "--yes", package]] {
-        let mut command = workspace.command(if root { "apt-get" } else { "sudo" });
-        if !root {
-            command.args(["-n", "apt-get"]);
-        }
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(arguments);
-        must(command, &advice)?;
-    }
-    Ok(())
-}
-
-/// Runs a command that has to succeed.
-fn must(command: Command, advice: &str) -> Result<(), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    match steps::run_command(command) {
-        Outcome::Passed => Ok(()),
-        Outcome::Failed(why) | Outcome::NotRun(why) => Err(format!("{program}: {why}; {advice}")),
-    }
+    steps::must(command, "pip needs the network, or a wheel directory named by PIP_FIND_LINKS")
 }

@@ -22,10 +22,16 @@ const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("address", "conformance::fork", "a child would report leaks of what its parent owns"),
     ("thread", "crash", "one thread on thousands of disks: an hour for what has no threads"),
     ("thread", "faults", "as the crashes"),
+    ("thread", "failing_calls", "as the crashes"),
     ("thread", "model", "as the crashes"),
     ("thread", "flipped_bit", "as the crashes"),
     ("thread", "kernel::", "facts about the kernel, not about us; some exhaust addresses"),
     ("address", "kernel::", "facts about the kernel, not about us; some exhaust addresses"),
+    (
+        "address",
+        "crash_smoke",
+        "as the crash tests of the library, which are run, and minutes more",
+    ),
 ];
 
 /// `cargo xtask sanitize [thread|address]`; without an argument both.
@@ -49,7 +55,7 @@ fn sanitized(workspace: &Workspace, which: &str) -> Outcome {
         return Outcome::NotRun(why);
     }
     let mut command = workspace.command("cargo");
-    command.args(["+nightly", "test", "-Zbuild-std", "--target", TARGET]);
+    command.args(["+nightly", "test", "--no-fail-fast", "-Zbuild-std", "--target", TARGET]);
     command.args(["--package", "zbigarray", "--no-default-features", "--lib", "--test", "it"]);
     command.arg("--");
     for (_, test, why) in LEFT_OUT.iter().filter(|(sanitizer, ..)| *sanitizer == which) {

@@ -57,6 +57,15 @@ pub(crate) fn run_command(mut command: Command) -> Outcome {
     }
 }
 
+/// Runs a command that has to succeed.
+pub(crate) fn must(command: Command, advice: &str) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match run_command(command) {
+        Outcome::Passed => Ok(()),
+        Outcome::Failed(why) | Outcome::NotRun(why) => Err(format!("{program}: {why}; {advice}")),
+    }
+}
+
 /// Runs every step, prints the summary, and returns the exit status of the whole.
 pub(crate) fn run_all(steps: Vec<Step<'_>>) -> ExitCode {
     let started = Instant::now();

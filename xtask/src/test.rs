@@ -26,6 +26,7 @@ use crate::faults;
 use crate::fuzz;
 use crate::isolation;
 use crate::kill;
+use crate::packages;
 use crate::python::{self, Python};
 use crate::shuttle;
 use crate::steps::{self, Outcome, Step};
@@ -40,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     let mut table = check::lints(workspace);
     if !quick {
         table.push(Step::new("Python, NumPy, sample data", || prepare(workspace, &python)));
+        table.push(packages::for_rigs(workspace));
     }
     table.push(Step::new("tests", || {
         steps::run_command(with_python(tests(workspace), python.get()))

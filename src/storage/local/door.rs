@@ -20,6 +20,7 @@ use super::codec::{self, Decoder, Encoder, Malformed, RecordHead};
 use super::frame::{HEAD_BYTES, PAYLOAD_BYTES, SECTOR_BYTES, SUMS_BYTES, Seal};
 use super::log::{Log, Step};
 use super::log_header::log_path;
+use super::segment_file::StoredSegment;
 use super::{Format, LocalOptions, format, recovery, segment_file, to_usize};
 use crate::storage::StorageError;
 use crate::storage::backend::simulated::Simulated;
@@ -45,13 +46,20 @@ fn files_with(path: &str, bytes: &[u8]) -> Result<Files, StorageError> {
     Ok(files)
 }
 
-/// Reads log file 0 with this content from its header to its end.
+/// The number that a log file says it has.
+#[must_use]
+pub fn log_number(bytes: &[u8]) -> u32 {
+    number_at(bytes, 28)
+}
+
+/// Reads a log file with this content from its header to its end.
 ///
 /// # Errors
 ///
 /// [`StorageError`] for bytes that are no log.
 pub fn log(bytes: &[u8]) -> Result<usize, StorageError> {
-    let files = files_with(&log_path(0), bytes)?;
+    let path = log_path(log_number(bytes));
+    let files = files_with(&path, bytes)?;
     let (chain, _) = recovery::find_chain(&files, &STORE)?;
     let options = LocalOptions::default();
     let log = Log::new(files, STORE, options.log_roll_bytes, chain, recovery::NOWHERE);
@@ -64,7 +72,7 @@ pub fn log(bytes: &[u8]) -> Result<usize, StorageError> {
     }
     log.has_successor(at.tid, at.position.file, at.position.page)?;
     let how = recovery::How { until: Tid(u64::MAX), mend: true, tidy: true };
-    recovery::recover(&files_with(&log_path(0), bytes)?, &STORE, &options, how)?;
+    recovery::recover(&files_with(&path, bytes)?, &STORE, &options, how)?;
     Ok(count)
 }
 
@@ -140,13 +148,17 @@ pub fn catalog(bytes: &[u8]) -> bool {
     true
 }
 
-/// Opens a file as the checkpoint of commit 3 and looks at everything in it.
+/// Opens a file as the checkpoint of the commit that it says and looks at everything in it.
 ///
 /// # Errors
 ///
 /// [`StorageError`] for bytes that are no checkpoint.
+///
+/// # Panics
+///
+/// If a lookup finds segments that do not follow each other.
 pub fn checkpoint(bytes: &[u8]) -> Result<usize, StorageError> {
-    let tid = Tid(3);
+    let tid = Tid(long_at(bytes, 28));
     let files = files_with(&checkpoint::checkpoint_path(tid), bytes)?;
     let checkpoint = Checkpoint::open(&files, &STORE, tid)?;
     let state = checkpoint.state();
@@ -155,7 +167,11 @@ pub fn checkpoint(bytes: &[u8]) -> Result<usize, StorageError> {
         for start in [0, 1, 1 << 20, u64::MAX >> 13] {
             pages.lookup(PageRange::new(start, start + 1))?;
         }
-        found += pages.stored()?.len();
+        // Who maps what was found relies on this: one page has one content.
+        let stored = pages.stored()?;
+        let follow = stored.windows(2).all(|pair| pair[0].pages.end <= pair[1].pages.start);
+        assert!(follow, "segments overlap: {stored:?}");
+        found += stored.len();
         assert!(found <= SEGMENTS_MAX, "more segments than there are bytes");
     }
     checkpoint.segments().verify()?;
@@ -287,6 +303,45 @@ pub fn seal_checkpoint(bytes: &mut [u8], tails: &[ChainAt]) {
     }
     let sealed = Seal::new(&STORE, u32::MAX).sectors(0, &bytes[..PAYLOAD_BYTES]);
     bytes[..SECTOR_BYTES].copy_from_slice(&sealed[..SECTOR_BYTES]);
+}
+
+/// What is done to stored segments before a checkpoint is sealed.
+#[derive(Clone, Copy, Debug)]
+pub enum SegmentChange {
+    /// The segment is put in place of the one after it.
+    Doubled,
+    /// It begins a page earlier in the array.
+    Earlier,
+    /// It begins a page later in the array.
+    Later,
+    /// It has a page more, and so has its extent.
+    Longer,
+    /// It changes places with the one after it.
+    Swapped,
+}
+
+/// Changes segment `number` of a checkpoint; nothing happens if it has not so many.
+pub fn change_segment(bytes: &mut [u8], number: usize, change: SegmentChange) {
+    let len = StoredSegment::BYTES;
+    let Some(both) = bytes.get_mut(PAGE_LEN + number * len..PAGE_LEN + (number + 2) * len) else {
+        return;
+    };
+    let (this, next) = both.split_at_mut(len);
+    let add = |field: &mut [u8], more: u64| {
+        let sum = long_at(field, 0).wrapping_add(more).to_le_bytes();
+        field.copy_from_slice(&sum[..field.len()]);
+    };
+    match change {
+        SegmentChange::Doubled => next.copy_from_slice(this),
+        SegmentChange::Earlier => add(&mut this[..8], u64::MAX),
+        SegmentChange::Later => add(&mut this[..8], 1),
+        SegmentChange::Longer => {
+            add(&mut this[8..16], 1);
+            // Together with the length of a unit, which stands behind that of the extent.
+            add(&mut this[28..36], 1 | 1 << 32);
+        }
+        SegmentChange::Swapped => this.swap_with_slice(next),
+    }
 }
 
 fn number_at(bytes: &[u8], at: usize) -> u32 {

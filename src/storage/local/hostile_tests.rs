@@ -197,6 +197,53 @@ fn extents_that_share_checksums_in_a_checkpoint_do_not_multiply_them() {
 }
 
 #[test]
+fn segments_of_a_checkpoint_that_overlap_or_go_back_are_damage() {
+    let (_disk, backend) = new_store();
+    let (engine, _) = open(&backend);
+    let (store, tid) = (*engine.store(), Tid(3));
+    let read = |starts: [u64; 3]| {
+        let (mut segments, mut space) = (Vec::new(), Space::default());
+        for (number, start) in (0..).zip(starts) {
+            let place = Place { file: 0, page: number * 10 };
+            space.insert(place, 4);
+            let (pages, sums) = (PageRange::at(start, 4), 7);
+            let (extent_pages, unit_pages, skip) = (4, 4, 0);
+            let stored = StoredSegment { pages, place, extent_pages, unit_pages, skip, sums };
+            stored.encode(&mut segments);
+        }
+        let path = format!("tables-{}-{}", starts[1], starts[2]);
+        let file = engine.files.create(&path).unwrap();
+        let segments = sealed_pages(&store, tid, 0, &segments, StoredSegment::BYTES);
+        file.write_at(&[&segments], PAGE_BYTES).unwrap();
+        let end = (space, Place { file: IN_LOG, page: 1 });
+        let tables = SegmentFile::new(file, (store, tid), (1, 0), end);
+        let tables = Arc::new(tables.with_fences(vec![(ARRAY, 0)]).unwrap());
+        let table = ArrayTable::new(tables, ARRAY, 0, 3);
+        let mut found: Vec<Segment> = Vec::new();
+        table.segments_in(PageRange::new(0, 100), &mut found).map(|()| found.len())
+    };
+    assert_eq!(read([0, 4, 8]).unwrap(), 3);
+    for wrong in [[0, 3, 8], [0, 4, 7], [0, 4, 4], [4, 8, 0]] {
+        let error = read(wrong).unwrap_err().to_string();
+        assert!(error.contains("segments overlap"), "{wrong:?}: {error}");
+    }
+}
+
+#[test]
+fn a_file_is_not_given_out_for_mapping_beyond_its_end() {
+    let (disk, backend) = new_store();
+    let (engine, head) = open(&backend);
+    let head = commit(&engine, &head, 0, 8, false).unwrap();
+    let place = head.page_map(ARRAY).stored().unwrap()[0].source.place().unwrap();
+    engine.file_of(place, 8).unwrap();
+    let end = (place.page + 8) * PAGE_BYTES;
+    disk.open(&data_path(place.file), Access::Write).unwrap().set_len(end - 1).unwrap();
+    let error = engine.file_of(place, 8).err().unwrap().to_string();
+    assert!(error.contains(&format!("the file ends before byte {end}")), "{error}");
+    engine.file_of(place, 7).unwrap();
+}
+
+#[test]
 fn a_unit_of_a_gigabyte_in_a_short_file_takes_no_gigabyte_of_memory() {
     let (_disk, backend) = new_store();
     let (engine, head) = open(&backend);

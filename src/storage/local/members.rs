@@ -17,7 +17,8 @@
 //!    at the floor; who packs raises the floor *before* it looks at the places. So one of the two
 //!    sees the other.
 //! 2. The word of the newest commit is written after that commit is durable, and never goes back.
-//! 3. Locks are given back by the process that took them: a child of fork shares the open file.
+//! 3. Locks are given back by the process that took them: a child of fork shares the open file. The
+//!    words are mapped through another one, since a mapping keeps its file open, and so its locks.
 //!
 //! # Failure
 //!
@@ -132,7 +133,8 @@ impl Members {
             }
             shared.set_len(SHARED_BYTES)?;
         }
-        members.words = map(shared.fd(), WORDS, true).map_err(|error| failed(&error))?;
+        let mapped = aside.open(SHARED_PATH, Access::Write)?;
+        members.words = map(mapped.fd(), WORDS, true).map_err(|error| failed(&error))?;
         members.shared = Some(shared);
         members.take_place()?;
         Ok(members)
@@ -141,7 +143,8 @@ impl Members {
     fn joined_to_read(mut self, files: &Files, map: MapWords) -> Result<Self, StorageError> {
         let Some(shared) = files.try_open(SHARED_PATH, Access::Read)? else { return Ok(self) };
         if shared.len()? >= SHARED_BYTES {
-            self.words = map(shared.fd(), WORDS, false).map_err(|error| failed(&error))?;
+            let mapped = files.open(SHARED_PATH, Access::Read)?;
+            self.words = map(mapped.fd(), WORDS, false).map_err(|error| failed(&error))?;
         }
         for _ in 0..READER_ATTEMPTS {
             if shared.try_lock(READERS_BYTE, ByteLock::Shared)? {

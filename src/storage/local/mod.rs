@@ -84,7 +84,11 @@ pub struct LocalOptions {
 }
 
 /// Words for a process that shares with nobody.
-pub(crate) fn private_words(
+///
+/// # Errors
+///
+/// None.
+pub fn private_words(
     _: Arc<OwnedFd>,
     count: usize,
     _: bool,

@@ -120,6 +120,7 @@ fn open(backend: &Arc<dyn Backend>) -> (LocalEngine, State) {
 pub(super) fn healthy(engine: &LocalEngine) {
     let report = engine.check(true, &mut |_, _| {}).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert_eq!(report.held_bytes, 0);
 }
 
 #[test]

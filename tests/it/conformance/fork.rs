@@ -96,6 +96,12 @@ fn a_child_cannot_write_through_the_store_of_its_parent() {
         begun && tagged && packed && store.checkpoint().is_err()
     }));
     assert!(in_child(|| {
+        // Nobody would know of a snapshot that it took through the store of its parent.
+        if !matches!(store.begin_read(), Err(TransactionError::Forked)) {
+            return false;
+        }
+        let options = zbigarray::OpenOptions::read_only();
+        let store = zbigarray::Store::open(store.path(), options).unwrap();
         let reader = store.begin_read().unwrap();
         let array = reader.open::<u8, Ix1>("a").unwrap();
         array.view().unwrap().iter().all(|&value| value == 1)
@@ -129,4 +135,30 @@ fn a_store_can_be_opened_again_while_a_child_still_has_its_files() {
     }));
     drop(parent_is_done);
     assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)));
+}
+
+#[test]
+fn a_child_that_outlives_its_parent_keeps_no_lock_of_it() {
+    let (_dir, store) = fresh();
+    let (mut waiting, test_is_done) = std::io::pipe().unwrap();
+    let path = store.path().to_owned();
+    // SAFETY: the child leaves by `_exit`, as its own child does, which waits for the pipe to be
+    // closed.
+    let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+        drop(test_is_done);
+        let other = zbigarray::Store::open(&path, zbigarray::OpenOptions::default()).unwrap();
+        let places = other.members().unwrap().len();
+        // SAFETY: as above.
+        if let ForkResult::Child = unsafe { fork() }.unwrap() {
+            let closed = std::io::Read::read(&mut waiting, &mut [0]).is_ok();
+            // SAFETY: as above.
+            unsafe { libc::_exit(i32::from(!closed)) }
+        }
+        // Left without a drop, as a killed process leaves.
+        // SAFETY: as above.
+        unsafe { libc::_exit(i32::from(places != 2)) }
+    };
+    assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)));
+    assert_eq!(store.members().unwrap().len(), 1);
+    drop(test_is_done);
 }
