@@ -506,17 +506,19 @@ mod tests {
         drop(engine);
         let changes = disk.changes();
         let write = changes.iter().rposition(|change| matches!(change, Change::Write { .. }));
-        // Its metadata are there, its page is not.
-        let torn = Survival::Torn([[true; 8], [false; 8]].concat());
-        let torn = disk.crash_image(write.unwrap() + 1, |_, _| torn.clone()).unwrap();
-        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
-        assert_eq!(found.tid.next(), head.tid);
-        // This one is so short that it would still fit into the file before.
-        let head = commit(&engine, &found, 0, 4, false).unwrap();
-        assert_eq!(engine.log.tail().position, Position { file: 1, page: 2 });
-        drop(engine);
-        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
-        assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
+        // Of its metadata and its page only the one is there, or only the other.
+        for (metadata, page) in [(true, false), (false, true)] {
+            let torn = Survival::Torn([[metadata; 8], [page; 8]].concat());
+            let torn = disk.crash_image(write.unwrap() + 1, |_, _| torn.clone()).unwrap();
+            let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+            assert_eq!(found.tid.next(), head.tid);
+            // This one is so short that it would still fit into the file before.
+            let head = commit(&engine, &found, 0, 4, false).unwrap();
+            assert_eq!(engine.log.tail().position, Position { file: 1, page: 2 });
+            drop(engine);
+            let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+            assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
+        }
     }
 
     #[test]
