@@ -627,6 +627,26 @@ mod tests {
         assert_eq!(cut(0, 10), (50, 10, 0, vec![70, 71, 72]));
     }
 
+    fn opened(disk: &Simulated) -> LocalEngine {
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::open(&backend, Mode::ReadWrite, &small()).unwrap().0
+    }
+
+    #[test]
+    fn limbo_ends_with_its_pins_also_without_old_log_files() {
+        let (_disk, engine, mut head) = store(0);
+        let states: Vec<_> = (0..4)
+            .map(|_| {
+                head = commit(&engine, &head, 0, 4, false).unwrap();
+                Arc::new(head.clone())
+            })
+            .collect();
+        pack(&engine, Tid(4), &states[1..2], 0).unwrap();
+        assert!(engine.extents.has_limbo() && !engine.log.has_former_files());
+        unpin(&engine, &[]).unwrap();
+        assert!(!engine.extents.has_limbo());
+    }
+
     /// Number of pages in data files after a pack that keeps from `keep` on.
     fn moved_by_pack(engine: &LocalEngine, keep: u64) -> u64 {
         let head = pack(engine, Tid(keep), &[], 0).unwrap().head;
@@ -639,9 +659,13 @@ mod tests {
     fn what_lies_in_a_kept_record_stays_in_it() {
         // Five records fit into a file: the sixth is the first of its file.
         for (commits, keep) in [(4, 2), (5, 4), (6, 4), (7, 5), (7, 6)] {
-            let (_disk, engine, _) = store(commits);
-            let moved = moved_by_pack(&engine, keep);
-            assert_eq!(moved, 1, "only the page of the state: {keep} of {commits}");
+            let (disk, engine, _) = store(commits);
+            drop(engine);
+            let reopened = opened(&disk);
+            for engine in [store(commits).1, reopened] {
+                let moved = moved_by_pack(&engine, keep);
+                assert_eq!(moved, 1, "only the page of the state: {keep} of {commits}");
+            }
         }
     }
 
