@@ -44,6 +44,8 @@ const IDLE_MAX: usize = 4;
 /// Bytes that a pack keeps for the snapshots of other processes before it tells them that they are
 /// over.
 const HELD_BYTES_MAX: u64 = 8 << 30;
+/// Packs of other processes that a begin may meet.
+const PACKED_MAX: u32 = 100;
 /// An idle session further behind than this is not worth keeping.
 const BEHIND_MAX: u64 = 4096;
 
@@ -495,14 +497,17 @@ impl Shared {
     fn pin_head(&self, writes: bool) -> Result<Pin, TransactionError> {
         // What a child of fork pins nobody would see.
         self.require_owner()?;
+        let mut packed = 0;
         loop {
             self.refresh()?;
             let head = self.head.read();
             let pin = self.pins.pin(Arc::clone(&head.state), head.generation, writes);
-            // Another process may have packed it away before it saw the pin.
-            if self.engine.floor() <= pin.state().tid {
+            // Another process may have packed it away before it saw the pin. Nobody packs the
+            // newest commit away again and again: then it is nonsense that somebody wrote.
+            if self.engine.floor() <= pin.state().tid || packed == PACKED_MAX {
                 return Ok(pin);
             }
+            packed += 1;
         }
     }
 

@@ -227,6 +227,30 @@ fn whatever_the_words_say_commits_are_found_and_none_is_lost() {
     healthy(&one);
 }
 
+#[test]
+fn a_process_of_which_the_words_were_cleared_keeps_what_it_may_look_at() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadOnly));
+    for round in 0..10 {
+        commit_after_all(&one, round % 5, 8, false);
+    }
+    other.newest().unwrap();
+    let seen = other.load(Tid(4)).unwrap();
+    let expected = writers(&other, &seen, PAGES);
+    for nonsense in [0, u64::MAX, 77] {
+        other.pin(Some(Tid(4)), other.generation());
+        (64..1024).for_each(|word| one.members.words().store(word, nonsense));
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        one.pack(one.newest().unwrap(), &[], u64::MAX).unwrap();
+        drop(_lock);
+        for round in 0..5 {
+            commit_after_all(&one, round, 8, false);
+        }
+        assert_eq!(writers(&other, &seen, PAGES), expected);
+    }
+}
+
 /// Packs as a process does that takes in first what others committed.
 fn pack_after_all(engine: &LocalEngine, keep: Tid, held_bytes_max: u64) -> Packed {
     let _lock = engine.lock().unwrap();

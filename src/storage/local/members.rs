@@ -70,6 +70,9 @@ const CHAIN: usize = 3;
 const OPENED_NS: usize = 4;
 const EXPIRED: usize = 5;
 const PINNED_NS: usize = 6;
+/// The number of a place that looks at nothing. It has a check as all numbers have: a word that
+/// somebody cleared must not pass for it.
+const NO_SNAPSHOT: u64 = NUMBER_MASK - 1;
 
 /// How long opening for reading waits for a pack to end.
 const READER_ATTEMPTS: u32 = 400;
@@ -299,10 +302,10 @@ impl Members {
             return;
         }
         let first = word_of(place);
-        let word = oldest.map_or(0, |tid| self.stamp(tid.0));
+        let word = self.stamp(oldest.map_or(NO_SNAPSHOT, |tid| tid.0));
         if self.words.load(first + SNAPSHOT) != word {
             self.words.store(first + SNAPSHOT, word);
-            self.words.store(first + PINNED_NS, if word == 0 { 0 } else { now_ns() });
+            self.words.store(first + PINNED_NS, now_ns());
         }
         let chain = self.stamp(u64::from(chain));
         if self.words.load(first + CHAIN) != chain {
@@ -367,8 +370,8 @@ impl Members {
         let member = |place: usize| {
             let first = word_of(place);
             let snapshot = match self.told(first + SNAPSHOT) {
-                Told::Number(tid) => Some(Tid(tid)),
-                Told::Nothing | Told::Nonsense => None,
+                Told::Number(tid) if tid != NO_SNAPSHOT => Some(Tid(tid)),
+                Told::Number(_) | Told::Nothing | Told::Nonsense => None,
             };
             let pid = u32::try_from(self.words.load(first + PID)).unwrap_or(0);
             let time = |word: usize| i64::try_from(self.words.load(first + word)).unwrap_or(0);

@@ -120,10 +120,10 @@ fn look_at_others(
     let mut older = Vec::new();
     for (place, snapshot, _) in members.others_pins()? {
         match snapshot {
-            Told::Nothing => {}
             Told::Number(tid) if tid >= wanted.0 => {}
             Told::Number(tid) => older.push((place, Tid(tid))),
-            Told::Nonsense => older.push((place, Tid::ZERO)),
+            // It has not said yet what it looks at, or somebody else wrote there.
+            Told::Nothing | Told::Nonsense => older.push((place, Tid::ZERO)),
         }
     }
     let mut held = Space::default();

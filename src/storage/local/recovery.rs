@@ -534,4 +534,17 @@ mod tests {
         let report = engine.check(true, &mut |_, _| {}).unwrap();
         assert!(!report.damage.is_empty());
     }
+
+    #[test]
+    fn a_lost_record_before_others_is_damage_and_nothing_is_cut() {
+        let (disk, engine, _) = store(4);
+        let page = engine.log.tail_after(Tid(1)).unwrap().position.page;
+        drop(engine);
+        let log = disk.open(&log_path(0), Access::Write).unwrap();
+        let len = log.len().unwrap();
+        log.write_at(&[&[0; 512]], page * PAGE_BYTES).unwrap();
+        let error = open(&disk, Mode::ReadWrite).err().unwrap();
+        assert!(error.to_string().contains("commit record 2 is damaged"), "{error}");
+        assert_eq!(log.len().unwrap(), len);
+    }
 }
