@@ -512,7 +512,7 @@ impl<'t> DynArray<'t> {
             let _ = self.resize(&before);
         }
         let row_bytes = (self.end_byte() - start).checked_div(count).unwrap_or(0);
-        let rows = appended.is_ok().then(|| Rows { before, axis, count, row_bytes });
+        let rows = appended.is_ok().then_some(Rows { before, axis, count, row_bytes });
         let told = self.transaction.append_ends(self.id, rows)?;
         appended.map(|()| told)
     }

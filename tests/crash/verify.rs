@@ -174,8 +174,8 @@ impl Examiner<'_> {
         let recovered = disk.changes_count();
         let program = self.program(&disk, opened, phase, (0, Flavor::Small), depth, dice)?;
         let points = disk.crash_points();
-        let writes = points[recovered..].iter().filter(|point| is_telling(point));
-        let Some(point) = writes.last() else { return Ok(()) };
+        let mut writes = points[recovered..].iter().filter(|point| is_telling(point));
+        let Some(point) = writes.next_back() else { return Ok(()) };
         // Image 1 of such a point: the data reached the disk, the length did not.
         self.crash_again(&program, (point, 1), depth, dice)
     }

@@ -346,7 +346,7 @@ fn pack(store: &Store) -> Result<(), Error> {
 }
 
 fn compare(store: &Store, numbers: std::ops::Range<usize>) -> Result<(), String> {
-    let transaction = store.begin_read().unwrap();
+    let transaction = store.begin_read().map_err(|error| error.to_string())?;
     for number in numbers {
         let array = transaction.open::<u64, Ix2>(&format!("a{number}"));
         let array = array.map_err(|error| format!("a{number}: {error}"))?;

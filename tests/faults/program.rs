@@ -249,7 +249,8 @@ fn survived(
     tell: &mut dyn FnMut(Event),
 ) -> bool {
     let n = store.head().0;
-    match history.state(n).difference(&store.begin_read().unwrap()) {
+    let reading = store.begin_read().map_err(zbigarray::Error::from);
+    match reading.and_then(|reading| history.state(n).difference(&reading)) {
         Ok(None) => {}
         Ok(Some(what)) => return bad(tell, format!("unlike commit {n} after a failure: {what}")),
         // A disk that goes on failing may fail reading as well.

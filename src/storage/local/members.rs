@@ -39,8 +39,8 @@ use crate::units::Tid;
 
 pub(super) const SHARED_PATH: &str = "shared";
 /// Bytes of the file, all of them words.
-pub(super) const SHARED_BYTES: u64 = 64 << 10;
-const WORDS: usize = SHARED_BYTES as usize / 8;
+pub(super) const SHARED_BYTES: u64 = WORDS as u64 * 8;
+const WORDS: usize = 8 << 10;
 
 const COMMIT_BYTE: u64 = 0;
 const READERS_BYTE: u64 = 1;
@@ -331,7 +331,8 @@ impl Members {
     fn others(&self) -> Result<Vec<usize>, StorageError> {
         let Some(shared) = &self.shared else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        let mut ranges = vec![PLACE_BYTE..PLACE_BYTE + PLACES as u64];
+        let all = PLACE_BYTE..PLACE_BYTE + PLACES as u64;
+        let mut ranges = Vec::from([all]);
         while let Some(range) = ranges.pop() {
             if let Some(byte) = shared.locked_by_others(&range)? {
                 found.push(usize::try_from(byte - PLACE_BYTE).unwrap_or(usize::MAX));
