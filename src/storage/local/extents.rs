@@ -489,10 +489,11 @@ impl Dirty {
             *run = (offset, len);
         }
         let (start, len) = *run;
-        (len >= WRITEBACK_BYTES).then(|| {
-            *run = (start + len, 0);
-            (start, len)
-        })
+        if len < WRITEBACK_BYTES {
+            return None;
+        }
+        self.runs.remove(&file);
+        Some((start, len))
     }
 }
 

@@ -647,6 +647,15 @@ mod tests {
         assert!(!engine.extents.has_limbo());
     }
 
+    #[test]
+    fn old_log_files_are_closed_with_their_pins_also_without_limbo() {
+        let (_disk, engine, head) = store(4);
+        pack(&engine, Tid(4), &[Arc::new(head)], 0).unwrap();
+        assert!(engine.log.has_former_files() && !engine.extents.has_limbo());
+        unpin(&engine, &[]).unwrap();
+        assert!(!engine.log.has_former_files());
+    }
+
     /// Number of pages in data files after a pack that keeps from `keep` on.
     fn moved_by_pack(engine: &LocalEngine, keep: u64) -> u64 {
         let head = pack(engine, Tid(keep), &[], 0).unwrap().head;
