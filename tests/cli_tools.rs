@@ -11,13 +11,15 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "create",
     "import",
     "export",
     "ls",
     "info",
     "log",
+    "watch",
+    "who",
     "du",
     "rm",
     "mv",

@@ -1,29 +1,47 @@
-//! `zba log`: what each commit changed, under the names of its time.
+//! `zba log` and `zba watch`: what each commit changed, under the names of its time.
 //!
 //! ```text
 //! catalog as of the oldest kept commit + changes of each record -> names as of each commit
 //! ```
+//!
+//! # Invariants
+//!
+//! 1. A commit of another process is shown as soon as it is known: nothing waits in a buffer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use zbigarray::txn::{Catalog, CatalogChange, Node, Owner, Record};
-use zbigarray::units::ArrayId;
+use zbigarray::txn::{Catalog, CatalogChange, Node, Owner, Record, StorageError};
+use zbigarray::units::{ArrayId, PAGE_BYTES};
 use zbigarray::{Store, Tid};
 
-use super::StorePath;
 use super::error::Error;
+use super::interrupt::Interrupt;
 use super::output::{self, Output, Side, Table};
+use super::{StorePath, values};
 
 /// Most names of a commit that the table shows.
 const NAMES_SHOWN: usize = 3;
+/// Columns of a table of commits.
+const COLUMNS: [(&str, Side); 5] = [
+    ("TID", Side::Right),
+    ("TIME", Side::Left),
+    ("BYTES", Side::Right),
+    ("CHANGED", Side::Left),
+    ("NOTE", Side::Left),
+];
+/// How wide they are where the rows to come are not known.
+const WIDTHS: [usize; 4] = [6, 19, 10, 24];
+/// How often a command that waits looks whether somebody wants it to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Show the kept commits, newest first, and what each changed
 #[derive(Args)]
 #[command(after_help = "\
-BYTES is the size of the pages that got new content.
+BYTES is the size of the pages that got new content; CHANGED says how many pages of each array.
 
 Examples:
   zba log signals.zba
@@ -63,19 +81,72 @@ impl Log {
         let json = json!({
             "head": store.head().0, "oldest": history.oldest.0, "commits": commits,
         });
-        let mut table = Table::new(&[
-            ("TID", Side::Right),
-            ("TIME", Side::Left),
-            ("BYTES", Side::Right),
-            ("CHANGED", Side::Left),
-            ("NOTE", Side::Left),
-        ]);
+        let mut table = Table::new(&COLUMNS);
         shown.iter().for_each(|commit| table.row(commit.row()));
         if history.oldest > Tid::ZERO {
             output.say(format!("commits before {} were packed away", history.oldest));
         }
         let text = if shown.is_empty() { String::new() } else { table.to_string() };
         output.show(&json, text)
+    }
+}
+
+/// Show commits as they happen, whichever process makes them, until Ctrl-C
+#[derive(Args)]
+#[command(after_help = "\
+One line for each commit, written at once; with --json one document for each.
+
+Examples:
+  zba watch signals.zba
+  zba watch signals.zba --after 0        from the first commit on, then those to come
+  zba watch signals.zba -n 1 --json | jq .commit")]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    store: StorePath,
+    /// Begin after this commit: its number, a tag, a time, or how long ago [default: the newest]
+    #[arg(long, value_name = "COMMIT")]
+    after: Option<String>,
+    /// End after so many commits
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+}
+
+impl Watch {
+    /// Runs the command.
+    pub(crate) fn run(self, output: Output) -> Result<(), Error> {
+        let interrupt = Interrupt::install();
+        let store = self.store.open_to_read()?;
+        let after = match &self.after {
+            Some(text) => values::commit(&store, text)?,
+            None => store.head(),
+        };
+        let mut names = Names::new(store.at(after)?.catalog());
+        let mut follow = store.follow(after);
+        let mut left = self.count.unwrap_or(u64::MAX);
+        output.say(format!("commits after {after} follow; Ctrl-C ends this"));
+        if !output.json {
+            output.show(&Value::Null, Table::new(&COLUMNS).at_least(&WIDTHS))?;
+        }
+        while left > 0 && !interrupt.is_asked() {
+            match follow.next_within(LOOK_AGAIN) {
+                Ok(Some(record)) => {
+                    let commit = names.commit(&record);
+                    let mut line = Table::new(&COLUMNS.map(|(_, side)| ("", side)));
+                    line.row(commit.row());
+                    output.show(&commit.json(), line.at_least(&WIDTHS))?;
+                    left -= 1;
+                }
+                Ok(None) => output::require_reader()?,
+                Err(StorageError::Forgotten { .. }) => {
+                    let first = store.at(store.oldest())?;
+                    names = Names::new(first.catalog());
+                    let missed = format!("commits up to {} were packed away", first.base());
+                    output.show(&json!({"packed_away": first.base().0}), missed + "\n")?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -151,8 +222,15 @@ impl Commit {
     }
 
     fn row(&self) -> [String; 5] {
-        let mut names: Vec<&str> = self.names().collect();
-        names.dedup();
+        let mut pages: BTreeMap<&str, u64> = BTreeMap::new();
+        for Changed { name, bytes, .. } in &self.changed {
+            *pages.entry(name.as_str()).or_default() += bytes / PAGE_BYTES;
+        }
+        let text = |(name, pages): (&str, u64)| match pages {
+            0 => name.to_owned(),
+            _ => format!("{name} ({})", output::plural(pages, "page")),
+        };
+        let mut names: Vec<String> = pages.into_iter().map(text).collect();
         let more = names.len().saturating_sub(NAMES_SHOWN);
         names.truncate(NAMES_SHOWN);
         let mut changed = names.join(", ");
@@ -171,7 +249,7 @@ impl Commit {
     fn json(&self) -> Value {
         let one = |changed: &Changed| {
             let Changed { name, what, bytes } = changed;
-            json!({"name": name, "what": what, "bytes": bytes})
+            json!({"name": name, "what": what, "bytes": bytes, "pages": bytes / PAGE_BYTES})
         };
         json!({
             "commit": self.tid.0, "time": output::moment_json(self.time_ns), "note": &*self.note,

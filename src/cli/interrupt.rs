@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! 1. The second Ctrl-C ends the program at once, whatever the command is doing.
-//! 2. Commands that never ask [`check`](Interrupt::check) install nothing and just end.
+//! 2. Commands that never ask [`check`](Interrupt::check) or [`is_asked`](Interrupt::is_asked)
+//!    install nothing and just end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

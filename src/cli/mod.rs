@@ -34,6 +34,7 @@ mod progress;
 mod shell;
 mod stream;
 mod values;
+mod who;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ enum Command {
     Ls(list::Ls),
     Info(list::Info),
     Log(history::Log),
+    Watch(history::Watch),
+    Who(who::Who),
     Du(list::Du),
     Rm(names::Rm),
     Mv(names::Mv),
@@ -103,6 +106,9 @@ struct StorePath {
     /// Directory of the store
     #[arg(value_name = "STORE")]
     store: PathBuf,
+    /// Read it also on a network file system, where nothing keeps others from changing it
+    #[arg(long, hide_short_help = true)]
+    network: bool,
 }
 
 impl StorePath {
@@ -120,6 +126,7 @@ impl StorePath {
 
     fn open(&self, options: OpenOptions) -> Result<Store, Error> {
         self.require_no_file()?;
+        let options = if self.network { options.on_network() } else { options };
         Store::open(&self.store, options).map_err(|error| match error {
             error @ StorageError::NotAStore { .. } => Error::NoStore(error, self.store.clone()),
             error @ StorageError::Io { .. } => {
@@ -203,6 +210,8 @@ impl Command {
             Self::Ls(command) => command.run(output),
             Self::Info(command) => command.run(output),
             Self::Log(command) => command.run(output),
+            Self::Watch(command) => command.run(output),
+            Self::Who(command) => command.run(output),
             Self::Du(command) => command.run(output),
             Self::Rm(command) => command.run(output),
             Self::Mv(command) => command.run(output),

@@ -10,12 +10,15 @@
 //! 1. Text that others wrote (names, notes, attributes) reaches a terminal without control
 //!    characters.
 //! 2. With `--json`, standard output holds exactly one document, also when there is nothing to say.
+//!    A command whose result has no end writes one document for each line of it.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use zbigarray::Order;
 
@@ -56,6 +59,16 @@ impl Output {
     }
 }
 
+/// An error if nobody reads standard output any more: who has nothing to write does not find out.
+pub(crate) fn require_reader() -> Result<(), Error> {
+    let stdout = io::stdout();
+    let mut found = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    // What cannot be asked is found out by the next write.
+    let _ = poll(&mut found, PollTimeout::ZERO);
+    let gone = found[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+    if gone { Err(Error::OutputClosed) } else { Ok(()) }
+}
+
 /// On which side of its column a text stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
@@ -69,13 +82,21 @@ pub(crate) enum Side {
 pub(crate) struct Table {
     columns: Vec<(&'static str, Side)>,
     rows: Vec<Vec<String>>,
+    widths_min: Vec<usize>,
     bold: bool,
 }
 
 impl Table {
     /// A table without rows.
     pub(crate) fn new(columns: &[(&'static str, Side)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), bold: has_style() }
+        let (columns, rows, widths_min) = (columns.to_vec(), Vec::new(), Vec::new());
+        Self { columns, rows, widths_min, bold: has_style() }
+    }
+
+    /// The same with columns that are at least so wide: for rows shown one after the other.
+    pub(crate) fn at_least(mut self, widths_min: &[usize]) -> Self {
+        self.widths_min = widths_min.to_vec();
+        self
     }
 
     /// Adds a row; a text without a column is not shown.
@@ -86,7 +107,8 @@ impl Table {
     fn width(&self, column: usize) -> usize {
         let texts = self.rows.iter().filter_map(|row| row.get(column));
         let longest = texts.map(|text| text.chars().count()).max().unwrap_or(0);
-        longest.max(self.columns[column].0.chars().count())
+        let least = self.widths_min.get(column).copied().unwrap_or(0);
+        longest.max(self.columns[column].0.chars().count()).max(least)
     }
 }
 
@@ -271,6 +293,15 @@ mod tests {
             table.to_string(),
             "NAME           SIZE\na              10 B\nlong\\u{1b}[2J   1 B\n"
         );
+    }
+
+    #[test]
+    fn a_row_alone_stands_where_its_heading_does() {
+        let mut heading = Table::new(&[("TID", Side::Right), ("NOTE", Side::Left)]).at_least(&[5]);
+        heading.bold = false;
+        let mut row = Table::new(&[("", Side::Right), ("", Side::Left)]).at_least(&[5]);
+        row.row(["7".to_owned(), "seven".to_owned()]);
+        assert_eq!(format!("{heading}{row}"), "  TID  NOTE\n    7  seven\n");
     }
 
     #[test]

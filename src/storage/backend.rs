@@ -19,6 +19,7 @@
 //! Every error names the file. A full disk or quota is [`StorageError::NoSpace`].
 
 mod directory;
+mod file_system;
 #[cfg(miri)]
 mod interpreted;
 #[doc(hidden)]
@@ -30,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use directory::Directory;
+pub use file_system::FileSystem;
 
 use super::StorageError;
 use super::planted::{Bug, planted};
@@ -69,6 +71,15 @@ pub enum Growth {
 pub trait Backend: Send + Sync {
     /// The name of the store for people.
     fn location(&self) -> String;
+
+    /// On what the directory lies, or the one above it as long as it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer.
+    fn file_system(&self) -> io::Result<FileSystem> {
+        Ok(FileSystem::Local)
+    }
 
     /// Creates the directory itself, durably; nothing happens if it exists.
     ///
@@ -335,6 +346,16 @@ impl Files {
 
     pub(super) fn location(&self) -> String {
         self.backend.location()
+    }
+
+    /// Refuses a place that several machines may write to at once.
+    pub(super) fn require_local(&self) -> Result<(), StorageError> {
+        let path = self.location();
+        match self.backend.file_system() {
+            Ok(FileSystem::Local) => Ok(()),
+            Ok(FileSystem::Network(kind)) => Err(StorageError::NetworkFileSystem { path, kind }),
+            Err(error) => Err(translated(&path, "examine", 0, error)),
+        }
     }
 
     pub(super) fn create_root(&self) -> Result<(), StorageError> {

@@ -28,8 +28,8 @@ pub struct Report {
     pub extents: u64,
     /// Bytes of data compared with their checksums.
     pub data_bytes: u64,
-    /// Bytes of data files that no kept commit names and that are kept all the same: a process looked
-    /// at them when history was packed. The next pack that finds nobody does gives them back.
+    /// Bytes of data files that no kept commit names and that are kept all the same: a process
+    /// looked at them when history was packed. The next pack that finds nobody gives them back.
     pub held_bytes: u64,
     /// Everything found wrong, in order of discovery.
     pub damage: Vec<Damage>,

@@ -206,7 +206,7 @@ pub struct Member {
     pub snapshot: Option<Tid>,
     /// Since when: nanoseconds since 1970.
     pub snapshot_since_ns: Option<i64>,
-    /// Whether it was told that its older snapshots are over.
+    /// Whether it was told that this snapshot is over.
     pub is_expired: bool,
     /// Whether it is the caller itself.
     pub is_self: bool,
@@ -313,6 +313,14 @@ pub trait Engine: BlobStore + CommitLog + Company {
     ///
     /// [`StorageError`] if the index of a pinned state cannot be read.
     fn unpin(&self, pinned: &[Arc<State>]) -> Result<(), StorageError>;
+
+    /// Bytes of data files that are in use only because the history from `since` on is kept: what a
+    /// pack that keeps no commit before `head` would free. Cost O(index).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] if the index or the records between the two cannot be read.
+    fn held_bytes(&self, since: &State, head: &State) -> Result<u64, StorageError>;
 
     /// Reads and checks every file: all metadata and, if `data`, every byte of every extent.
     /// `progress` is told the bytes checked so far and in all.

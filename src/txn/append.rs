@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::conflict::{Changes, Conflict, first_conflict};
+use super::conflict::{Changes, Conflict, first_conflict, is_shape_of};
 use super::error::TransactionError;
 use super::session::Context;
 use super::store::Shared;
@@ -182,7 +182,7 @@ pub(super) fn conflict_of(
     head: &State,
 ) -> Option<Conflict> {
     let moved: BTreeMap<ArrayId, &Arc<State>> = inner.appends.rebased().collect();
-    let is_moved = |change: &CatalogChange| matches!(change, CatalogChange::Shape { array, .. } if moved.contains_key(array));
+    let is_moved = |change: &CatalogChange| moved.keys().any(|&id| is_shape_of(change, id));
     let rest = pages.iter().filter(|(id, _)| !moved.contains_key(id));
     let rest: BTreeMap<_, _> = rest.map(|(&id, pages)| (id, pages.clone())).collect();
     let (shapes, others): (Vec<_>, Vec<_>) = catalog.iter().cloned().partition(is_moved);
@@ -191,10 +191,8 @@ pub(super) fn conflict_of(
     first_conflict(&ours, newer, &head.catalog).or_else(|| {
         moved.iter().find_map(|(id, state)| {
             let pages = pages.get(id).map(|pages| (*id, pages.clone())).into_iter().collect();
-            let of = |change: &&CatalogChange| {
-                matches!(change, CatalogChange::Shape { array, .. } if array == id)
-            };
-            let shape: Vec<_> = shapes.iter().filter(of).cloned().collect();
+            let shape: Vec<_> =
+                shapes.iter().filter(|change| is_shape_of(change, *id)).cloned().collect();
             let ours = Changes { pages: &pages, catalog: &shape, base: &state.catalog };
             let from = newer.partition_point(|record| record.tid <= state.tid);
             first_conflict(&ours, &newer[from..], &head.catalog)

@@ -195,7 +195,8 @@ fn changed(record: &Record) -> impl Iterator<Item = &DataChange> {
     record.data.iter().filter(|change| !change.carried)
 }
 
-fn is_shape_of(change: &CatalogChange, of: ArrayId) -> bool {
+/// Whether the change gives array `of` another shape.
+pub(super) fn is_shape_of(change: &CatalogChange, of: ArrayId) -> bool {
     matches!(change, CatalogChange::Shape { array, .. } if *array == of)
 }
 

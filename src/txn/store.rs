@@ -69,6 +69,9 @@ impl Default for CreateOptions {
 pub struct OpenOptions {
     /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
     pub read_only: bool,
+    /// Whether a store that is opened for reading may lie on a network file system. There nothing
+    /// keeps others from changing it: who says so sees to it that nobody does meanwhile.
+    pub network: bool,
     /// Bytes that a pack keeps for the snapshots of other processes. If it would be more, those
     /// snapshots are over: their transactions get [`StorageError::Expired`]. 8 GiB unless said
     /// otherwise.
@@ -77,7 +80,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read_only: false, held_bytes_max: HELD_BYTES_MAX }
+        Self { read_only: false, network: false, held_bytes_max: HELD_BYTES_MAX }
     }
 }
 
@@ -86,6 +89,12 @@ impl OpenOptions {
     #[must_use]
     pub fn read_only() -> Self {
         Self { read_only: true, ..Self::default() }
+    }
+
+    /// The same, also on a network file system; see [`network`](Self::network).
+    #[must_use]
+    pub fn on_network(self) -> Self {
+        Self { network: true, ..self }
     }
 }
 
@@ -137,8 +146,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`], or the
-    /// system's error.
+    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`],
+    /// [`StorageError::NetworkFileSystem`], or the system's error.
     pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
@@ -151,12 +160,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`] or
-    /// [`StorageError::Locked`].
+    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`],
+    /// [`StorageError::NetworkFileSystem`], [`StorageError::Busy`] or [`StorageError::Locked`].
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
         let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
         let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        let store = Self::open_on(&backend, mode, &LocalOptions::default())?;
+        let local = LocalOptions { network: options.network, ..LocalOptions::default() };
+        let store = Self::open_on(&backend, mode, &local)?;
         store.shared.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
         Ok(store)
     }
@@ -282,6 +292,19 @@ impl Store {
     /// [`StorageError`] if the locks cannot be examined.
     pub fn members(&self) -> Result<Vec<Member>, StorageError> {
         self.shared.engine.members()
+    }
+
+    /// Bytes of data files that are in use only because somebody looks at the snapshot of commit
+    /// `tid`: what a pack that keeps the newest commit would free without it. Cost O(index).
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Forgotten`] if the snapshot was packed away, [`StorageError::NoCommit`] if
+    /// there is no such commit yet.
+    pub fn held_by(&self, tid: Tid) -> Result<u64, TransactionError> {
+        let pin = self.shared.load_and_pin(tid)?;
+        let head = self.shared.known_head().state;
+        Ok(self.shared.engine.held_bytes(pin.state(), &head)?)
     }
 
     /// Waits for a commit after `after`, of whatever process, at most `timeout`, and returns the

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::conflict::is_shape_of;
 use super::working::Marked;
 use super::write_out::Allocated;
 use crate::storage::catalog::{Catalog, CatalogChange, CatalogError, Owner};
@@ -62,8 +63,7 @@ impl WriteSet {
         array: ArrayId,
         shape: Arc<[u64]>,
     ) -> Result<(), CatalogError> {
-        let of = |change: &CatalogChange| matches!(change, CatalogChange::Shape { array: other, .. } if *other == array);
-        self.changes.retain(|change| !of(change));
+        self.changes.retain(|change| !is_shape_of(change, array));
         self.change(CatalogChange::Shape { array, shape, layout: false })
     }
 

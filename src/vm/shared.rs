@@ -19,11 +19,11 @@
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::MapError;
 use super::sys::{bus, futex, mmap};
+use crate::sync::process::{AtomicU64, Ordering};
 
 /// Words of a file that several processes map.
 #[derive(Debug)]
@@ -121,6 +121,7 @@ impl Drop for SharedMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::thread;
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::time::Instant;
@@ -153,13 +154,13 @@ mod tests {
         other.wait(3, 1, Duration::from_secs(60));
         other.wait(3, 0, Duration::from_millis(20));
         assert!(begin.elapsed() >= Duration::from_millis(20));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| {
                 while other.load(3) == 0 {
                     other.wait(3, 0, Duration::from_secs(60));
                 }
             });
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
             one.store(3, 1);
             one.wake(3);
         });

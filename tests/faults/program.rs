@@ -249,7 +249,7 @@ fn survived(
     tell: &mut dyn FnMut(Event),
 ) -> bool {
     let n = store.head().0;
-    let reading = store.begin_read().map_err(zbigarray::Error::from);
+    let reading = store.begin_read().map_err(Error::from);
     match reading.and_then(|reading| history.state(n).difference(&reading)) {
         Ok(None) => {}
         Ok(Some(what)) => return bad(tell, format!("unlike commit {n} after a failure: {what}")),

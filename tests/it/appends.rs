@@ -146,7 +146,7 @@ fn large_rows_in_either_order_are_moved_whole_and_the_rest_is_the_fill_value() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::create(directory.path().join("s"), CreateOptions::default()).unwrap();
         let transaction = store.begin().unwrap();
-        let options = ArrayOptions::new().order(order).fill(&(-1.5f64).to_ne_bytes());
+        let options = ArrayOptions::new().order(order).fill(&(-1.5f64).to_le_bytes());
         let shape: [u64; 2] = if order == Order::C { [0, 777] } else { [777, 0] };
         drop(transaction.create_with::<f64, Ix2>("m", &shape, &options).unwrap());
         transaction.commit().unwrap();

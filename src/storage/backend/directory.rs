@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, PosixFadviseAdvice};
-use nix::sys::{stat, uio};
+use nix::sys::{stat, statfs, uio};
 use nix::unistd;
 
-use super::{Access, Backend, BackendFile, ByteLock, Growth};
+use super::{Access, Backend, BackendFile, ByteLock, FileSystem, Growth};
 
 /// A store in a directory of the file system.
 #[derive(Clone, Debug)]
@@ -48,6 +48,19 @@ impl Directory {
 impl Backend for Directory {
     fn location(&self) -> String {
         self.root.display().to_string()
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        let found = uninterrupted(|| statfs::statfs(&self.root));
+        let found = match (found, self.root.parent()) {
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+                uninterrupted(|| statfs::statfs(parent))
+            }
+            (found, _) => found,
+        }?;
+        // The type has another width and sign on each processor; the number has 32 bits.
+        let magic = found.filesystem_type().0 & 0xFFFF_FFFF;
+        Ok(FileSystem::of_magic(u32::try_from(magic).unwrap_or(0)))
     }
 
     fn create_root(&self) -> io::Result<()> {
@@ -326,6 +339,16 @@ mod tests {
         assert!(a.try_lock(1, ByteLock::Exclusive).unwrap());
         let reader = directory.open("shared", Access::Read).unwrap();
         assert!(!reader.try_lock(1, ByteLock::Shared).unwrap());
+    }
+
+    #[test]
+    fn a_directory_lies_where_the_one_above_it_does_until_it_exists() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |path: &str| Directory::new(&temporary.path().join(path)).file_system();
+        assert_eq!(at("new").unwrap(), at("").unwrap());
+        assert_eq!(at("no/new").unwrap_err().kind(), io::ErrorKind::NotFound);
+        let proc = Directory::new(Path::new("/proc"));
+        assert_eq!(proc.file_system().unwrap(), FileSystem::Local);
     }
 
     #[test]

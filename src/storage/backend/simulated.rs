@@ -41,7 +41,7 @@ use self::crash::Image;
 use super::directory::RealFile;
 #[cfg(miri)]
 use super::interpreted::{RealFile, memory_file};
-use super::{Access, Backend, BackendFile, ByteLock, Growth};
+use super::{Access, Backend, BackendFile, ByteLock, FileSystem, Growth};
 use crate::sync::Mutex;
 
 /// Bytes that a disk writes whole or not at all.
@@ -223,6 +223,7 @@ struct World {
     fault_hit: bool,
     locks: Vec<(usize, u64, u64, ByteLock)>,
     owners: u64,
+    kind: FileSystem,
 }
 
 /// A simulated disk with one store on it. Clones are the same disk.
@@ -255,6 +256,7 @@ impl Simulated {
             fault_hit: false,
             locks: Vec::new(),
             owners: 0,
+            kind: FileSystem::Local,
         };
         Self(Arc::new(Mutex::new(world)))
     }
@@ -283,6 +285,11 @@ impl Simulated {
         let now = world.calls;
         world.fault_hit = false;
         world.fault = fault.map(|fault| Fault { call: now + fault.call, ..fault });
+    }
+
+    /// Makes the disk say that it is of this kind.
+    pub fn set_file_system(&self, kind: FileSystem) {
+        self.0.lock().kind = kind;
     }
 
     /// Whether a call has failed since [`set_fault`](Self::set_fault).
@@ -463,6 +470,10 @@ fn not_found() -> io::Error {
 impl Backend for Simulated {
     fn location(&self) -> String {
         "simulated store".to_owned()
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        Ok(self.0.lock().kind)
     }
 
     fn create_root(&self) -> io::Result<()> {

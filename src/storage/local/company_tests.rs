@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
+use crate::storage::backend::FileSystem;
 use crate::storage::backend::simulated::Simulated;
 use crate::units::PAGE_LEN;
 
@@ -225,6 +226,56 @@ fn whatever_the_words_say_commits_are_found_and_none_is_lost() {
         let _ = one.members().unwrap();
     }
     healthy(&one);
+}
+
+#[test]
+fn a_network_file_system_is_refused_but_for_reading_by_who_says_so() {
+    let refused = |result: Result<(), StorageError>| match result {
+        Err(error @ StorageError::NetworkFileSystem { kind: "NFS", .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let disk = Simulated::new().unwrap();
+    disk.set_file_system(FileSystem::Network("NFS"));
+    let text = refused(LocalEngine::create(&backend(&disk), &options()));
+    assert!(text.contains("lies on NFS, a network file system"), "{text}");
+    assert_eq!(disk.changes_count(), 0, "nothing was made there");
+    let disk = new_store();
+    let (engine, head) = open(&disk, Mode::ReadWrite);
+    let head = commit(&engine, &head, 0, 1, true).unwrap();
+    disk.set_file_system(FileSystem::Network("NFS"));
+    let opened = |mode, network| {
+        let options = LocalOptions { network, ..options() };
+        LocalEngine::open(&backend(&disk), mode, &options)
+    };
+    refused(opened(Mode::ReadWrite, false).map(drop));
+    refused(opened(Mode::ReadWrite, true).map(drop));
+    refused(opened(Mode::ReadOnly, false).map(drop));
+    let changes = disk.changes_count();
+    let (reader, state) = opened(Mode::ReadOnly, true).unwrap();
+    assert_eq!(writers(&reader, &state, PAGES), writers(&engine, &head, PAGES));
+    assert_eq!(engine.members().unwrap().len(), 1, "it takes no place");
+    let head = commit(&engine, &head, 1, 1, true).unwrap();
+    assert_eq!(reader.newest().unwrap(), head.tid);
+    assert_eq!(
+        disk.changes_count(),
+        changes + 2,
+        "a record and its sync: the reader wrote nothing"
+    );
+}
+
+#[test]
+fn a_snapshot_holds_the_pages_that_later_commits_replaced() {
+    let disk = new_store();
+    let (engine, head) = open(&disk, Mode::ReadWrite);
+    let first = commit(&engine, &head, 0, 8, false).unwrap();
+    assert_eq!(engine.held_bytes(&first, &first).unwrap(), 0);
+    let second = commit(&engine, &first, 0, 4, false).unwrap();
+    let third = commit(&engine, &second, 0, 4, false).unwrap();
+    let held = |since: &State| engine.held_bytes(since, &third).unwrap() / PAGE_BYTES;
+    assert_eq!((held(&first), held(&second), held(&third)), (8, 4, 0));
+    engine.pin(Some(first.tid), engine.generation());
+    let told = &engine.members().unwrap()[0];
+    assert_eq!((told.snapshot, told.is_expired, told.is_self), (Some(first.tid), false, true));
 }
 
 #[test]

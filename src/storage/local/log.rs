@@ -210,8 +210,8 @@ impl Log {
         }
     }
 
-    /// Appends a record; see [`CommitLog::append`](crate::storage::engine::CommitLog::append). It is
-    /// not durable yet.
+    /// Appends a record, which is not durable yet; see
+    /// [`CommitLog::append`](crate::storage::engine::CommitLog::append).
     pub(super) fn append(&self, draft: &Draft<'_>) -> Result<Record, StorageError> {
         let mut inner = self.inner.lock();
         assert!(draft.tid == inner.tail.tid.next(), "a record follows the head of the log");

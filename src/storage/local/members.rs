@@ -3,7 +3,7 @@
 //! ```text
 //! locked bytes   0 commit | 1 readers without a place | 2 log sync | 3 checkpoint
 //!                1024 + i: the process at place i lives | 2^32 + n: who allocates in data file n
-//! words          0 magic | 1 identity | 8 newest commit | 9 floor | 10 holder, 11 since | 12 released
+//! words          0 magic | 1 identity | 8 newest commit | 9 floor | 10 holder, 11 since | 12, 13
 //!                64 + 8 i: the process at place i: pid, its start, oldest snapshot, chain, ...
 //! ```
 //!
@@ -104,14 +104,9 @@ pub(super) enum Told {
 }
 
 impl Members {
-    /// Opens the file and takes a place. Who may not write to it shares the readers' byte instead.
-    pub(super) fn join(
-        files: &Files,
-        store: &StoreId,
-        map: MapWords,
-        wait: Duration,
-    ) -> Result<Self, StorageError> {
-        let mut members = Self {
+    /// A process that says nothing to others and asks nothing of them.
+    pub(super) fn apart(files: &Files, store: &StoreId, wait: Duration) -> Self {
+        Self {
             path: files.location(),
             words: Arc::new(PrivateWords::new(0)),
             shared: None,
@@ -119,7 +114,17 @@ impl Members {
             key: *store,
             process: std::process::id(),
             wait,
-        };
+        }
+    }
+
+    /// Opens the file and takes a place. Who may not write to it shares the readers' byte instead.
+    pub(super) fn join(
+        files: &Files,
+        store: &StoreId,
+        map: MapWords,
+        wait: Duration,
+    ) -> Result<Self, StorageError> {
+        let mut members = Self::apart(files, store, wait);
         let aside = files.aside();
         let shared = match aside.try_open(SHARED_PATH, Access::Write) {
             Ok(Some(shared)) => Some(shared),
@@ -382,7 +387,7 @@ impl Members {
                 opened_ns: time(OPENED_NS),
                 snapshot,
                 snapshot_since_ns: snapshot.map(|_| time(PINNED_NS)),
-                is_expired: self.told(first + EXPIRED) != Told::Nothing,
+                is_expired: snapshot.is_some_and(|tid| self.is_expired(place, tid)),
                 is_self: Some(place) == self.place,
             }
         };

@@ -81,6 +81,9 @@ pub struct LocalOptions {
     pub map_words: MapWords,
     /// How long to wait for a process that commits.
     pub commit_wait: Duration,
+    /// Whether a store on a network file system may be opened for reading. Then nothing is said to
+    /// other processes and nothing asked of them: nobody may write meanwhile.
+    pub network: bool,
 }
 
 /// Words for a process that shares with nobody.
@@ -105,6 +108,7 @@ impl Default for LocalOptions {
             checkpoint_bytes_min: 1 << 20,
             map_words: private_words,
             commit_wait: Duration::from_secs(10),
+            network: false,
         }
     }
 }
@@ -128,7 +132,7 @@ pub struct LocalEngine {
     // The newest checkpoint.
     checkpoint: Mutex<Option<Arc<Checkpoint>>>,
     members: Arc<Members>,
-    // Held while the log is read on, so that nobody sees records of which the extents are not noted.
+    // Held while the log is read on: nobody sees records of which the extents are not noted.
     following: Mutex<()>,
     // Held while the log is made durable.
     settling: Mutex<()>,
@@ -144,7 +148,8 @@ impl LocalEngine {
     /// # Errors
     ///
     /// [`StorageError::AlreadyExists`] if something is there; [`StorageError::Io`] if the
-    /// directory cannot be written; [`StorageError::BlockSize`].
+    /// directory cannot be written; [`StorageError::BlockSize`];
+    /// [`StorageError::NetworkFileSystem`].
     pub fn create(backend: &Arc<dyn Backend>, options: &LocalOptions) -> Result<(), StorageError> {
         let block_bytes = options.block_bytes;
         if !block_bytes.is_power_of_two()
@@ -153,6 +158,7 @@ impl LocalEngine {
             return Err(StorageError::BlockSize { bytes: block_bytes });
         }
         let files = Files::new(Arc::clone(backend), true);
+        files.require_local()?;
         files.create_root()?;
         let names = files.list("")?;
         if !is_unfinished_creation(&files, &names)? {
@@ -183,7 +189,7 @@ impl LocalEngine {
     /// [`StorageError::NotAStore`], [`StorageError::Version`], [`StorageError::Busy`] if another
     /// process does not end its commit, [`StorageError::Locked`] if a reader without permission to
     /// write has to wait for a pack too long, [`StorageError::Corrupted`] if acknowledged commits
-    /// are damaged.
+    /// are damaged, [`StorageError::NetworkFileSystem`].
     pub fn open(
         backend: &Arc<dyn Backend>,
         mode: Mode,
@@ -192,7 +198,15 @@ impl LocalEngine {
         let files = Files::new(Arc::clone(backend), mode == Mode::ReadWrite);
         let format = Format::read(&files)?;
         let store = *format.uuid.as_bytes();
-        let members = Members::join(&files, &store, options.map_words, options.commit_wait)?;
+        let members = match files.require_local() {
+            Ok(()) => Members::join(&files, &store, options.map_words, options.commit_wait)?,
+            Err(StorageError::NetworkFileSystem { .. })
+                if options.network && mode == Mode::ReadOnly =>
+            {
+                Members::apart(&files, &store, options.commit_wait)
+            }
+            Err(error) => return Err(error),
+        };
         let members = Arc::new(members);
         let found = match mode {
             Mode::ReadWrite => opened_to_write(&files, &store, options, &members)?,
@@ -698,6 +712,10 @@ impl Engine for LocalEngine {
 
     fn unpin(&self, pinned: &[Arc<State>]) -> Result<(), StorageError> {
         pack::unpin(self, pinned)
+    }
+
+    fn held_bytes(&self, since: &State, head: &State) -> Result<u64, StorageError> {
+        pack::held_bytes(self, since, head)
     }
 
     fn check(

@@ -139,12 +139,7 @@ fn look_at_others(
     let Some(oldest) = older.iter().map(|&(_, tid)| tid.max(chain.oldest)).min() else {
         return Ok(Looked { keep: wanted, held });
     };
-    let mut needed = named_space(&engine.load(wanted)?)?;
-    for change in engine.log.records(wanted, head.tid)?.iter().flat_map(|record| &record.data) {
-        if let Some(extent) = change.segment.source.extent().filter(|e| !e.place().in_log()) {
-            needed.insert(extent.place(), u64::from(extent.pages()));
-        }
-    }
+    let needed = space_from(engine, &engine.load(wanted)?, head.tid)?;
     let more = head.space.pages().saturating_sub(needed.pages()).saturating_mul(PAGE_BYTES);
     if more <= held_bytes_max {
         members.set_floor(oldest);
@@ -257,6 +252,27 @@ fn named_space(state: &State) -> Result<Space, StorageError> {
     let data = named.iter().filter(|(place, _)| !place.in_log());
     data.for_each(|(place, pages)| space.insert(place, pages));
     Ok(space)
+}
+
+/// The pages of data files that `state` and the commits after it, up to `head`, name.
+fn space_from(engine: &LocalEngine, state: &State, head: Tid) -> Result<Space, StorageError> {
+    let mut space = named_space(state)?;
+    for change in engine.log.records(state.tid, head)?.iter().flat_map(|record| &record.data) {
+        if let Some(extent) = change.segment.source.extent().filter(|e| !e.place().in_log()) {
+            space.insert(extent.place(), u64::from(extent.pages()));
+        }
+    }
+    Ok(space)
+}
+
+/// See [`Engine::held_bytes`].
+pub(super) fn held_bytes(
+    engine: &LocalEngine,
+    since: &State,
+    head: &State,
+) -> Result<u64, StorageError> {
+    let (with, without) = (space_from(engine, since, head.tid)?, named_space(head)?);
+    Ok(with.pages().saturating_sub(without.pages()).saturating_mul(PAGE_BYTES))
 }
 
 /// The pages of the log that the frame of a record takes.

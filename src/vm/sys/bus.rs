@@ -13,12 +13,12 @@
 //!
 //! # Invariants
 //!
-//! 1. The handler calls nothing but `write`, `mmap`, `sigaction` and the handler before it, takes no
-//!    lock and allocates nothing (signal-safety(7)).
+//! 1. The handler calls nothing but `write`, `mmap`, `sigaction` and the handler before it, takes
+//!    no lock and allocates nothing (signal-safety(7)).
 //! 2. Entries are never freed, only used again, so the handler can walk the list at any moment.
-//! 3. An entry with a length has a label, or is to be replaced, and that stays as long as the length.
-//!    Whoever faults inside of a range uses memory of its owner, who is alive, so the label does not
-//!    go meanwhile.
+//! 3. An entry with a length has a label, or is to be replaced, and that stays as long as the
+//!    length. Whoever faults inside of a range uses memory of its owner, who is alive, so the label
+//!    does not go meanwhile.
 //!
 //! # Failure
 //!

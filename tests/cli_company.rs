@@ -1,0 +1,200 @@
+//! `zba who` and `zba watch` beside processes that have the same store open.
+//!
+//! The test itself is one of the processes; the others are the real program.
+
+#![cfg(feature = "cli")]
+#![expect(clippy::unwrap_used, reason = "helpers fail as their test does")]
+
+use std::io::{BufRead, BufReader, Lines, Read};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ndarray::{Array1, Ix1};
+use serde_json::Value;
+use tempfile::TempDir;
+use zbigarray::{CreateOptions, Keep, Store, Tid};
+
+/// More than a pipe takes.
+const ELEMENTS: u64 = 1 << 18;
+
+/// A directory with a store in it that this process has open.
+struct Company {
+    dir: TempDir,
+    store: Store,
+}
+
+impl Company {
+    /// With an array `ecg`, which is commit 1.
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        let mut ecg = transaction.create::<f64, Ix1>("ecg", &[0]).unwrap();
+        ecg.append(&Array1::from_elem(1 << 18, 1.0)).unwrap();
+        drop(ecg);
+        transaction.commit_with_note("the first").unwrap();
+        Self { dir, store }
+    }
+
+    /// Stores `value` into elements of `ecg`, so many from the first on.
+    fn fill(&self, count: usize, value: f64) -> Tid {
+        let transaction = self.store.begin().unwrap();
+        let mut ecg = transaction.open::<f64, Ix1>("ecg").unwrap();
+        ecg.set(format!(":{count}").as_str(), value).unwrap();
+        drop(ecg);
+        transaction.commit_with_note(&format!("fill {value}")).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zba"));
+        command.args(arguments).current_dir(self.dir.path()).env("TZ", "UTC");
+        let streams = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(streams.spawn().unwrap())
+    }
+
+    fn who(&self) -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_zba"))
+            .args(["who", "s", "--json"])
+            .current_dir(self.dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What `who` says of process `pid` as soon as `is_so` is true of it.
+    #[track_caller]
+    fn who_is(&self, pid: u32, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let told = self.who();
+            let of_pid = |one: &&Value| one["pid"] == pid && is_so(one);
+            if let Some(one) = told["processes"].as_array().unwrap().iter().find(of_pid) {
+                return one.clone();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "{pid}: {told}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A run of the program, which ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn lines(&mut self) -> Lines<BufReader<ChildStdout>> {
+        BufReader::new(self.0.stdout.take().unwrap()).lines()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.0.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// The code it ended with, and what it said.
+    fn ended(mut self) -> (Option<i32>, String) {
+        let mut errors = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (self.0.wait().unwrap().code(), errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
+    serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
+}
+
+#[test]
+fn watch_shows_commits_of_other_processes_as_they_happen() {
+    let company = Company::new();
+    let mut watch = company.start(&["watch", "s", "--after", "0", "-n", "4", "--json"]);
+    let mut lines = watch.lines();
+    let first = next(&mut lines);
+    assert_eq!((&first["commit"], &first["note"]), (&1.into(), &"the first".into()));
+    assert_eq!(first["changed"][0]["name"], "ecg");
+    company.fill(1000, 2.0);
+    let second = next(&mut lines);
+    assert_eq!((&second["commit"], &second["note"]), (&2.into(), &"fill 2".into()));
+    assert_eq!((&second["changed"][0]["name"], &second["bytes"]), (&"ecg".into(), &8192.into()));
+    assert_eq!(second["changed"][0]["pages"], 2);
+    let mv = company.start(&["mv", "s", "ecg", "moved", "-q"]);
+    assert_eq!(mv.ended(), (Some(0), String::new()));
+    assert_eq!(next(&mut lines)["changed"][0]["name"], "moved");
+    let attrs = company.start(&["attrs", "s", "moved", "gain=2", "-q"]);
+    assert_eq!(attrs.ended(), (Some(0), String::new()));
+    assert_eq!(next(&mut lines)["commit"], 4);
+    assert!(lines.next().is_none(), "four were asked for");
+    assert_eq!(watch.ended(), (Some(0), String::new()));
+}
+
+#[test]
+fn watch_ends_at_ctrl_c_and_when_nobody_reads_it() {
+    let company = Company::new();
+    for end in ["-INT", "closed"] {
+        let mut watch = company.start(&["watch", "s", "--after", "0", "-q"]);
+        let mut lines = watch.lines();
+        let heading = lines.next().unwrap().unwrap();
+        assert!(heading.trim_start().starts_with("TID  TIME"), "{heading}");
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.trim_start().starts_with("1  ") && line.contains("ecg (512 pages)"), "{line}");
+        assert!(line.ends_with("  the first"), "{line}");
+        match end {
+            "closed" => drop(lines),
+            signal => watch.signal(signal),
+        }
+        assert_eq!(watch.ended(), (Some(0), String::new()), "{end}");
+    }
+}
+
+#[test]
+fn watch_begins_at_a_commit_that_is_there_and_says_what_was_packed_away() {
+    let company = Company::new();
+    let (code, errors) = company.start(&["watch", "s", "--after", "7"]).ended();
+    assert_eq!((code, errors.contains("no commit 7")), (Some(1), true), "{errors}");
+    company.fill(1000, 2.0);
+    company.store.pack(Keep::Head).unwrap();
+    let (code, errors) = company.start(&["watch", "s", "--after", "1"]).ended();
+    assert_eq!((code, errors.contains("packed away")), (Some(1), true), "{errors}");
+}
+
+#[test]
+fn who_shows_a_process_that_holds_a_snapshot_and_what_it_holds() {
+    let company = Company::new();
+    let own = company.who_is(std::process::id(), |_| true);
+    assert_eq!((&own["state"], &own["snapshot"]), (&"alive".into(), &Value::Null), "{own}");
+    // It cannot end before somebody reads what it writes.
+    let export = company.start(&["export", "s", "ecg", "-"]);
+    let pid = export.0.id();
+    let one = company.who_is(pid, |one| one["snapshot"] == 1);
+    assert_eq!((&one["command"], &one["behind"]), (&"zba".into(), &0.into()), "{one}");
+    assert_eq!((&one["held_bytes"], &one["expired"]), (&0.into(), &false.into()), "{one}");
+    let all = usize::try_from(ELEMENTS).unwrap();
+    company.fill(all, 3.0);
+    let one = company.who_is(pid, |one| one["behind"] == 1);
+    assert_eq!(one["held_bytes"], ELEMENTS * 8, "{one}");
+    assert!(one["snapshot_age_seconds"].as_f64().unwrap() > 0.0, "{one}");
+    export.signal("-STOP");
+    company.who_is(pid, |one| one["state"] == "stopped");
+    let mut who = company.start(&["who", "s"]);
+    let text: Vec<String> = who.lines().map(Result::unwrap).collect();
+    assert!(text[0].contains("PID  COMMAND") && text[0].ends_with("HOLDS  STATE"), "{text:?}");
+    let line = text.iter().find(|line| line.trim_start().starts_with(&pid.to_string())).unwrap();
+    assert!(line.contains("2.0 MiB") && line.ends_with("stopped"), "{line}");
+    assert_eq!(text.len(), 3, "heading, this process, the other one: {text:?}");
+    export.signal("-CONT");
+    drop(export);
+    let left = company.who();
+    assert_eq!(left["processes"].as_array().unwrap().len(), 1, "{left}");
+    assert!(company.path("s/shared").exists());
+}
