@@ -374,7 +374,7 @@ fn now_ns() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
@@ -386,12 +386,12 @@ mod tests {
     use crate::txn::{HoleContent, Store};
     use crate::units::{BLOCK_BYTES_DEFAULT, PAGE_BYTES, PAGE_LEN};
 
-    fn opened(disk: &Simulated) -> Store {
+    pub(in crate::txn) fn opened(disk: &Simulated) -> Store {
         let backend: Arc<dyn Backend> = Arc::new(disk.clone());
         Store::open_on(&backend, Mode::ReadWrite, &LocalOptions::default()).unwrap()
     }
 
-    fn new_store() -> (Simulated, Store) {
+    pub(in crate::txn) fn new_store() -> (Simulated, Store) {
         let disk = Simulated::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(disk.clone());
         LocalEngine::create(&backend, &LocalOptions::default()).unwrap();
@@ -401,6 +401,14 @@ mod tests {
 
     /// Creates array `a` of `pages` pages and opens it.
     fn create(transaction: &Transaction, pages: u64) -> ArrayId {
+        create_named(transaction, "a", pages)
+    }
+
+    pub(in crate::txn) fn create_named(
+        transaction: &Transaction,
+        name: &str,
+        pages: u64,
+    ) -> ArrayId {
         let id = transaction.next_array().unwrap();
         let entry = ArrayEntry {
             id,
@@ -411,19 +419,19 @@ mod tests {
             created: Tid::ZERO,
             changed: Tid::ZERO,
         };
-        let name = Arc::from("a");
+        let name = Arc::from(name);
         transaction.change_any(CatalogChange::CreateArray { name, entry }).unwrap();
         open(transaction, id, pages);
         id
     }
 
-    fn open(transaction: &Transaction, id: ArrayId, pages: u64) {
+    pub(in crate::txn) fn open(transaction: &Transaction, id: ArrayId, pages: u64) {
         let zeros = || Ok::<_, TransactionError>(HoleContent::Zero);
         transaction.open_array(id, pages, zeros).unwrap();
     }
 
     /// Commits an array with this content.
-    fn committed(store: &Store, content: &[u8]) -> Arc<Record> {
+    pub(in crate::txn) fn committed(store: &Store, content: &[u8]) -> Arc<Record> {
         let transaction = store.begin().unwrap();
         let id = create(&transaction, content.len() as u64 / PAGE_BYTES);
         transaction.write(id, 0, content).unwrap();
@@ -517,5 +525,46 @@ mod tests {
         let expected = [(0, 3, true), (3, 4, false), (4, 5, true), (6, 8, true)];
         let expected = expected.map(|(start, end, carried)| (PageRange::new(start, end), carried));
         assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn a_transaction_that_only_looked_commits_nothing() {
+        let (_disk, store) = new_store();
+        let record = committed(&store, &[7; 2 * PAGE_LEN]);
+        let transaction = store.begin().unwrap();
+        open(&transaction, record.data[0].array, 2);
+        assert_eq!(transaction.commit().unwrap(), record.tid);
+        assert_eq!(store.head(), record.tid);
+    }
+
+    #[test]
+    fn what_a_savepoint_wrote_is_committed() {
+        let (_disk, store) = new_store();
+        let record = committed(&store, &[7; 2 * PAGE_LEN]);
+        let mut transaction = store.begin().unwrap();
+        open(&transaction, record.data[0].array, 2);
+        transaction.write(record.data[0].array, 0, &[8]).unwrap();
+        transaction.savepoint().unwrap();
+        let tid = transaction.commit().unwrap();
+        assert_eq!(tid, record.tid.next());
+        assert!(!store.records(record.tid, tid).unwrap()[0].data.is_empty());
+    }
+
+    #[test]
+    fn of_two_that_changed_a_page_the_first_commits_inside_and_outside_of_records() {
+        for pages in [1, 40] {
+            let (_disk, store) = new_store();
+            let content = vec![7; 40 * PAGE_LEN];
+            let id = committed(&store, &content).data[0].array;
+            let begun = [8, 9].map(|byte| {
+                let transaction = store.begin().unwrap();
+                open(&transaction, id, 40);
+                transaction.write(id, 0, &vec![byte; pages * PAGE_LEN]).unwrap();
+                transaction
+            });
+            let [first, second] = begun.map(Transaction::commit);
+            assert_eq!(first.unwrap(), Tid(2));
+            assert!(matches!(second, Err(CommitError::Conflict(_))), "{pages} pages: {second:?}");
+        }
     }
 }

@@ -540,15 +540,15 @@ impl Shared {
         self.refresh()?;
         let _no_pack = self.commit_lock.lock();
         let head = self.head.read().clone();
+        if tid > head.state.tid {
+            return Err(StorageError::NoCommit { tid, head: head.state.tid }.into());
+        }
         let hold = self.pins.hold(tid, head.generation);
         if hold.tid() < self.engine.floor() {
             return Err(StorageError::Forgotten { tid, oldest: self.engine.floor() }.into());
         }
         let state = match tid == head.state.tid {
             true => head.state,
-            false if tid > head.state.tid => {
-                return Err(StorageError::NoCommit { tid, head: head.state.tid }.into());
-            }
             false => Arc::new(self.engine.load(tid)?),
         };
         Ok(self.pins.pin(state, head.generation, false))

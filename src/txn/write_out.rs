@@ -300,6 +300,10 @@ fn small(pages: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::backend::{Access, Backend};
+    use crate::txn::commit::tests::{committed, create_named, new_store, open, opened};
+    use crate::txn::{CommitError, Store};
+    use crate::units::{ArrayId, Tid};
 
     const BLOCK: u64 = 16;
 
@@ -369,5 +373,133 @@ mod tests {
         assert_eq!(end, Some(Place { file: 0, page: 108 }));
         assert_eq!(end_of_previous(&map, &[], 7).unwrap(), None, "inside an extent");
         assert_eq!(end_of_previous(&map, &[], 11).unwrap(), None, "after a hole");
+    }
+
+    /// First page, number of pages and place of what the newest commit named.
+    fn newest(store: &Store) -> Vec<(u64, u64, Option<Place>)> {
+        let head = store.head();
+        let record = store.records(Tid(head.0 - 1), head).unwrap().remove(0);
+        let named = |segment: &Segment| {
+            (segment.pages.start, segment.pages.count(), segment.source.place())
+        };
+        record.data.iter().map(|change| named(&change.segment)).collect()
+    }
+
+    fn runs(store: &Store) -> Vec<(u64, u64)> {
+        newest(store).into_iter().map(|(start, count, _)| (start, count)).collect()
+    }
+
+    /// Commits `bytes` from page `page` on of an array of `pages` pages.
+    fn overwritten(
+        store: &Store,
+        (id, pages): (ArrayId, u64),
+        page: u64,
+        bytes: &[u8],
+    ) -> Result<Tid, CommitError> {
+        let transaction = store.begin().unwrap();
+        open(&transaction, id, pages);
+        transaction.write(id, page * PAGE_BYTES, bytes)?;
+        transaction.commit()
+    }
+
+    fn is_healthy(store: &Store) -> bool {
+        store.check(true, &mut |_, _| {}).unwrap().damage.is_empty()
+    }
+
+    #[test]
+    fn zeros_in_a_hole_are_not_written() {
+        let (_disk, store) = new_store();
+        let mut content = [0; 12 * PAGE_LEN];
+        content[PAGE_LEN] = 1;
+        content[11 * PAGE_LEN - 1] = 1;
+        committed(&store, &content);
+        assert_eq!(runs(&store), [(1, 1), (10, 1)]);
+    }
+
+    #[test]
+    fn zeros_that_replace_something_are_written() {
+        let (_disk, store) = new_store();
+        let id = committed(&store, &[7; 3 * PAGE_LEN]).data[0].array;
+        overwritten(&store, (id, 3), 1, &[0; PAGE_LEN]).unwrap();
+        let named = newest(&store);
+        assert!(named.iter().any(|&(start, count, _)| start <= 1 && 1 < start + count));
+        assert!(is_healthy(&store));
+    }
+
+    #[test]
+    fn every_unit_has_its_checksum() {
+        let (_disk, store) = new_store();
+        let pages = (1..=250u8).cycle().take(1300);
+        let content: Vec<u8> = pages.flat_map(|byte| [byte; PAGE_LEN]).collect();
+        let record = committed(&store, &content);
+        let sums = record.data.iter().filter_map(|change| change.segment.source.extent());
+        let sums: Vec<u32> = sums.flat_map(|extent| extent.sums().to_vec()).collect();
+        let expected: Vec<u32> = content.chunks(512 * PAGE_LEN).map(crc32fast::hash).collect();
+        assert_eq!(sums, expected);
+        assert_eq!(
+            record.data.iter().map(|change| change.segment.pages.count()).sum::<u64>(),
+            1300
+        );
+        assert!(is_healthy(&store));
+    }
+
+    #[test]
+    fn blocks_lie_as_huge_pages_want_them_and_small_arrays_close_together() {
+        let (_disk, store) = new_store();
+        let place = |pages: usize| {
+            let transaction = store.begin().unwrap();
+            let name = format!("n{pages}");
+            let id = create_named(&transaction, &name, pages as u64);
+            transaction.write(id, 0, &vec![7; pages * PAGE_LEN]).unwrap();
+            transaction.commit().unwrap();
+            newest(&store)[0].2.unwrap().page
+        };
+        assert_eq!(place(20), 0);
+        assert_eq!(place(127), 20, "not a quarter of a block");
+        assert_eq!(place(128), 512, "a quarter of a block");
+        assert_eq!(place(512), 1024);
+        assert_eq!(place(30), 147);
+    }
+
+    #[test]
+    fn what_continues_an_array_continues_it_on_the_disk() {
+        let (_disk, store) = new_store();
+        let first = store.begin().unwrap();
+        let small = create_named(&first, "small", 20);
+        first.write(small, 0, &[8; 20 * PAGE_LEN]).unwrap();
+        first.commit().unwrap();
+        let id = committed(&store, &vec![7; 300 * PAGE_LEN]).data[0].array;
+        assert_eq!(newest(&store)[0].2, Some(Place { file: 0, page: 512 }));
+        overwritten(&store, (id, 340), 300, &[9; 40 * PAGE_LEN]).unwrap();
+        assert_eq!(newest(&store), [(300, 40, Some(Place { file: 0, page: 812 }))]);
+    }
+
+    #[test]
+    fn damage_is_not_carried_along_under_a_new_checksum() {
+        let (disk, store) = new_store();
+        let id = committed(&store, &[7; 40 * PAGE_LEN]).data[0].array;
+        let place = newest(&store)[0].2.unwrap();
+        drop(store);
+        let file = disk.open("data/0000000000.dat", Access::Write).unwrap();
+        file.write_at(&[&[8]], (place.page + 35) * PAGE_BYTES).unwrap();
+        let store = opened(&disk);
+        let refused = overwritten(&store, (id, 40), 0, &[9; 30 * PAGE_LEN]).unwrap_err();
+        assert!(refused.to_string().contains("array `a` is damaged"), "{refused}");
+        let store = opened(&disk);
+        overwritten(&store, (id, 40), 0, &[9; 40 * PAGE_LEN]).unwrap();
+    }
+
+    #[test]
+    fn a_data_file_that_was_cut_refuses_the_commit() {
+        let (disk, store) = new_store();
+        let id = committed(&store, &[7; 40 * PAGE_LEN]).data[0].array;
+        let transaction = store.begin().unwrap();
+        open(&transaction, id, 40);
+        transaction.write(id, 0, &[9; 20]).unwrap();
+        let place = newest(&store)[0].2.unwrap();
+        let file = disk.open("data/0000000000.dat", Access::Write).unwrap();
+        file.set_len((place.page + 1) * PAGE_BYTES - 1).unwrap();
+        let refused = transaction.commit().unwrap_err();
+        assert!(refused.to_string().contains("array `a` is damaged"), "{refused}");
     }
 }

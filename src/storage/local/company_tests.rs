@@ -301,3 +301,89 @@ fn a_process_of_which_the_words_were_cleared_keeps_what_it_may_look_at() {
         assert_eq!(writers(&other, &seen, PAGES), expected);
     }
 }
+
+/// Packs as a process does that takes in first what others committed.
+fn pack_after_all(engine: &LocalEngine, keep: Tid, held_bytes_max: u64) -> Packed {
+    let _lock = engine.lock().unwrap();
+    engine.catch_up().unwrap();
+    engine.pack(keep, &[], held_bytes_max).unwrap()
+}
+
+/// A store with 10 commits, its writer, and somebody who looks at commit `seen`.
+fn looked_at(seen: u64) -> (LocalEngine, LocalEngine) {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadOnly));
+    for round in 0..10 {
+        commit_after_all(&one, round % 5, 8, false);
+    }
+    other.newest().unwrap();
+    other.pin(Some(Tid(seen)), other.generation());
+    (one, other)
+}
+
+#[test]
+fn a_pack_shuts_nobody_out_after_it() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let head = commit_after_all(&one, 0, 8, false);
+    assert_eq!(pack_after_all(&one, head.tid, 0).oldest, head.tid);
+    assert!(other.members.try_lock_checkpoint().unwrap());
+    assert!(other.members.try_lock_readers_out().unwrap());
+}
+
+#[test]
+fn what_others_look_at_later_does_not_shorten_the_history() {
+    let (one, other) = looked_at(8);
+    assert_eq!(pack_after_all(&one, Tid(5), 0).oldest, Tid(5));
+    assert_eq!(other.expired(), None);
+}
+
+#[test]
+fn a_snapshot_is_over_when_it_holds_one_byte_too_many() {
+    let (one, other) = looked_at(6);
+    other.pin(None, other.generation());
+    let packed = pack_after_all(&one, Tid(6), 0);
+    assert_eq!(packed.oldest, Tid(6));
+    let bytes = packed.freed_pages * PAGE_BYTES;
+    for (held_bytes_max, oldest) in [(bytes, 4), (bytes - 1, 6)] {
+        let (one, other) = looked_at(4);
+        let packed = pack_after_all(&one, Tid(6), held_bytes_max);
+        assert_eq!(packed.oldest, Tid(oldest));
+        assert_eq!(other.expired(), (oldest == 6).then_some(Tid(6)));
+    }
+}
+
+#[test]
+fn what_another_process_held_for_a_snapshot_that_is_over_stays_held() {
+    let disk = new_store();
+    let ((one, _), (two, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let ((old, _), (young, _)) = (open(&disk, Mode::ReadOnly), open(&disk, Mode::ReadOnly));
+    let pinned = |engine: &LocalEngine| {
+        let newest = engine.newest().unwrap();
+        let seen = engine.load(newest).unwrap();
+        engine.pin(Some(newest), engine.generation());
+        (writers(engine, &seen, PAGES), seen)
+    };
+    let commits = |engine: &LocalEngine, count: u64| {
+        (0..count).for_each(|round| drop(commit_after_all(engine, round % 5, 8, false)));
+        engine.newest().unwrap()
+    };
+    commits(&one, 4);
+    let of_old = pinned(&old);
+    let head = commits(&one, 4);
+    assert_eq!(pack_after_all(&one, head, 0).oldest, Tid(8));
+    commits(&one, 4);
+    let of_young = pinned(&young);
+    let head = commits(&two, 4);
+    assert_eq!(pack_after_all(&two, head, 0).oldest, Tid(16));
+    assert_eq!((old.expired(), young.expired()), (Some(Tid(8)), Some(Tid(16))));
+    // They do not know it yet, and the first packs again.
+    for _ in 0..4 {
+        let head = commits(&one, 4);
+        pack_after_all(&one, head, 0);
+        commits(&two, 4);
+    }
+    for (engine, (expected, seen)) in [(&old, of_old), (&young, of_young)] {
+        assert_eq!(writers(engine, &seen, PAGES), expected);
+    }
+}

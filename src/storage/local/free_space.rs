@@ -407,6 +407,11 @@ mod tests {
             let all = self.files_for(wish).into_iter().chain(0..4).collect();
             self.allocate(wish, &all)
         }
+
+        /// Number of pages below the tail.
+        fn below_tail(&self) -> u64 {
+            u64::from(self.tail.file) * self.cap_pages + self.tail.page
+        }
     }
 
     #[test]
@@ -441,10 +446,11 @@ mod tests {
                 for (place, pages) in space.ranges().iter() {
                     prop_assert_eq!(model.pages_in(place, pages), 0, "free and taken");
                 }
+                let known = model.pages() + space.ranges().pages();
+                prop_assert_eq!(known, space.below_tail(), "nothing is lost");
                 for (place, pages) in model.iter() {
-                    let tail = space.tail();
-                    let below = place.after(pages) <= tail || place.file < tail.file;
-                    prop_assert!(below);
+                    let (end, tail) = (place.after(pages), space.tail());
+                    prop_assert!((end.file, end.page) <= (tail.file, tail.page));
                 }
             }
         }
@@ -526,6 +532,8 @@ mod tests {
                 prop_assert!(lens, "the two sides agree");
             }
             prop_assert_eq!(space.by_len.len(), space.ranges().iter().count());
+            let known = taken.pages() + space.ranges().pages();
+            prop_assert_eq!(known, space.below_tail(), "nothing is lost");
         }
     }
 }

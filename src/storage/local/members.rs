@@ -216,7 +216,7 @@ impl Members {
 
     /// `number` with its check: never 0, and hardly ever what somebody else wrote there.
     fn stamp(&self, number: u64) -> u64 {
-        let number = (number + 1) & NUMBER_MASK;
+        let number = number.saturating_add(1) & NUMBER_MASK;
         number | self.check_of(number) << NUMBER_BITS
     }
 

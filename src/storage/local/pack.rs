@@ -564,7 +564,7 @@ pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), S
 mod tests {
     use super::*;
     use crate::storage::backend::Backend;
-    use crate::storage::backend::simulated::Simulated;
+    use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
     use crate::storage::local::Mode;
     use crate::storage::local::tests::{commit, small};
     use crate::units::PageRange;
@@ -597,14 +597,7 @@ mod tests {
             Err(StorageError::NoCommit { tid: Tid(5), head: Tid(4) })
         ));
         assert_eq!(disk.list("log").unwrap(), files, "nothing was to do");
-    }
-
-    #[test]
-    fn readers_are_admitted_again_after_a_pack() {
-        let (disk, engine, head) = store(4);
-        pack(&engine, head.tid, &[], 0).unwrap();
-        let backend: Arc<dyn Backend> = Arc::new(disk);
-        LocalEngine::open(&backend, Mode::ReadOnly, &small()).unwrap();
+        assert_eq!(pack(&engine, Tid(3), &[], 0).unwrap().forgotten, 1);
     }
 
     #[test]
@@ -648,5 +641,73 @@ mod tests {
         assert_eq!(cut(7, 3), (54, 6, 3, vec![71, 72]));
         assert_eq!(cut(8, 2), (58, 2, 0, vec![72]));
         assert_eq!(cut(0, 10), (50, 10, 0, vec![70, 71, 72]));
+    }
+
+    fn opened(disk: &Simulated) -> LocalEngine {
+        let backend: Arc<dyn Backend> = Arc::new(disk.clone());
+        LocalEngine::open(&backend, Mode::ReadWrite, &small()).unwrap().0
+    }
+
+    #[test]
+    fn limbo_ends_with_its_pins_also_without_old_log_files() {
+        let (_disk, engine, mut head) = store(0);
+        let states: Vec<_> = (0..4)
+            .map(|_| {
+                head = commit(&engine, &head, 0, 4, false).unwrap();
+                Arc::new(head.clone())
+            })
+            .collect();
+        pack(&engine, Tid(4), &states[1..2], 0).unwrap();
+        assert!(engine.extents.has_limbo() && !engine.log.has_former_files());
+        unpin(&engine, &[]).unwrap();
+        assert!(!engine.extents.has_limbo());
+    }
+
+    #[test]
+    fn old_log_files_are_closed_with_their_pins_also_without_limbo() {
+        let (_disk, engine, head) = store(4);
+        pack(&engine, Tid(4), &[Arc::new(head)], 0).unwrap();
+        assert!(engine.log.has_former_files() && !engine.extents.has_limbo());
+        unpin(&engine, &[]).unwrap();
+        assert!(!engine.log.has_former_files());
+    }
+
+    /// Number of pages in data files after a pack that keeps from `keep` on.
+    fn moved_by_pack(engine: &LocalEngine, keep: u64) -> u64 {
+        let head = pack(engine, Tid(keep), &[], 0).unwrap().head;
+        let kept = engine.log.records(Tid(keep), head.tid).unwrap();
+        assert!(kept.iter().all(|record| record.data[0].segment.source.place().unwrap().in_log()));
+        head.space.pages()
+    }
+
+    #[test]
+    fn what_lies_in_a_kept_record_stays_in_it() {
+        // Five records fit into a file: the sixth is the first of its file.
+        for (commits, keep) in [(4, 2), (5, 4), (6, 4), (7, 5), (7, 6)] {
+            let (disk, engine, _) = store(commits);
+            drop(engine);
+            let reopened = opened(&disk);
+            for engine in [store(commits).1, reopened] {
+                let moved = moved_by_pack(&engine, keep);
+                assert_eq!(moved, 1, "only the page of the state: {keep} of {commits}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_last_record_stays_in_it_when_the_next_file_has_begun() {
+        let begun = Position { file: 1, page: 1 };
+        let mut found = 0;
+        for call in 0..12 {
+            let (disk, engine, head) = store(5);
+            disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
+            let refused = commit(&engine, &head, 0, 1, true).is_err();
+            disk.set_fault(None);
+            if refused && engine.log.tail().position == begun && !engine.is_poisoned() {
+                assert_eq!(moved_by_pack(&engine, 4), 1);
+                found += 1;
+            }
+        }
+        assert!(found > 0);
     }
 }

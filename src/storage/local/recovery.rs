@@ -381,7 +381,7 @@ mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Change, Simulated, Survival};
     use crate::storage::catalog::Catalog;
-    use crate::storage::engine::Engine;
+    use crate::storage::engine::{CommitLog, Engine};
     use crate::storage::local::log::Position;
     use crate::storage::local::tests::{commit, small, writers};
     use crate::storage::local::{Access, LocalEngine, Mode, log};
@@ -506,16 +506,45 @@ mod tests {
         drop(engine);
         let changes = disk.changes();
         let write = changes.iter().rposition(|change| matches!(change, Change::Write { .. }));
-        // Its metadata are there, its page is not.
-        let torn = Survival::Torn([[true; 8], [false; 8]].concat());
-        let torn = disk.crash_image(write.unwrap() + 1, |_, _| torn.clone()).unwrap();
-        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
-        assert_eq!(found.tid.next(), head.tid);
-        // This one is so short that it would still fit into the file before.
-        let head = commit(&engine, &found, 0, 4, false).unwrap();
-        assert_eq!(engine.log.tail().position, Position { file: 1, page: 2 });
+        // Of its metadata and its page only the one is there, or only the other.
+        for (metadata, page) in [(true, false), (false, true)] {
+            let torn = Survival::Torn([[metadata; 8], [page; 8]].concat());
+            let torn = disk.crash_image(write.unwrap() + 1, |_, _| torn.clone()).unwrap();
+            let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+            assert_eq!(found.tid.next(), head.tid);
+            // This one is so short that it would still fit into the file before.
+            let head = commit(&engine, &found, 0, 4, false).unwrap();
+            assert_eq!(engine.log.tail().position, Position { file: 1, page: 2 });
+            drop(engine);
+            let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
+            assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
+        }
+    }
+
+    #[test]
+    fn a_lost_page_of_a_durable_record_loses_no_commit() {
+        let (disk, engine, head) = store(4);
+        let record = engine.records(Tid(1), Tid(2)).unwrap().remove(0);
+        let place = record.data[0].segment.source.place().unwrap();
         drop(engine);
-        let (engine, found) = open(&torn, Mode::ReadWrite).unwrap();
-        assert_eq!((found.tid, writers(&engine, &found, 4)), (head.tid, vec![head.tid.0; 4]));
+        let log = disk.open(&log_path(0), Access::Write).unwrap();
+        log.write_at(&[&[0; 4096]], place.page * PAGE_BYTES).unwrap();
+        let (engine, found) = open(&disk, Mode::ReadWrite).unwrap();
+        assert_eq!(found.tid, head.tid);
+        let report = engine.check(true, &mut |_, _| {}).unwrap();
+        assert!(!report.damage.is_empty());
+    }
+
+    #[test]
+    fn a_lost_record_before_others_is_damage_and_nothing_is_cut() {
+        let (disk, engine, _) = store(4);
+        let page = engine.log.tail_after(Tid(1)).unwrap().position.page;
+        drop(engine);
+        let log = disk.open(&log_path(0), Access::Write).unwrap();
+        let len = log.len().unwrap();
+        log.write_at(&[&[0; 512]], page * PAGE_BYTES).unwrap();
+        let error = open(&disk, Mode::ReadWrite).err().unwrap();
+        assert!(error.to_string().contains("commit record 2 is damaged"), "{error}");
+        assert_eq!(log.len().unwrap(), len);
     }
 }
