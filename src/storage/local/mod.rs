@@ -575,10 +575,11 @@ impl CommitLog for LocalEngine {
                 return Err(self.unknown(tid, StorageError::Poisoned));
             }
             // Whoever is at it may have begun before our record was there, or be stopped.
-            let mine = self.members.try_lock_sync()?;
-            if mine || begin.elapsed() > SYNC_PATIENCE {
+            // Without an answer we sync beside them: the record is there, so nothing may fail now.
+            let locked = self.members.try_lock_sync();
+            if !matches!(locked, Ok(false)) || begin.elapsed() > SYNC_PATIENCE {
                 let synced = self.log.sync();
-                if mine {
+                if matches!(locked, Ok(true)) {
                     self.members.unlock_sync();
                 }
                 synced.map_err(|error| self.unknown(tid, error))?;
