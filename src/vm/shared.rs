@@ -31,7 +31,8 @@ pub struct SharedMemory {
     base: NonNull<AtomicU64>,
     count: usize,
     writable: bool,
-    _replaced: bus::Replaced,
+    // Goes before the mapping: the addresses may then be somebody else's.
+    replaced: Option<bus::Replaced>,
 }
 
 // SAFETY: the words are atomics, and the mapping lives until the drop.
@@ -49,7 +50,7 @@ impl SharedMemory {
         let len = count * size_of::<AtomicU64>();
         let base = mmap::map_shared(file, len, writable)?;
         let replaced = bus::Replaced::new(base, len);
-        Ok(Self { base: base.cast(), count, writable, _replaced: replaced })
+        Ok(Self { base: base.cast(), count, writable, replaced: Some(replaced) })
     }
 
     /// Number of words.
@@ -111,6 +112,7 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        self.replaced = None;
         // SAFETY: mapped in `map` with this length; no reference to it is left.
         let released =
             unsafe { mmap::release(self.base.cast(), self.count * size_of::<AtomicU64>()) };
