@@ -9,6 +9,7 @@
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
 mod appends;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;

@@ -39,7 +39,7 @@ impl Player {
     }
 
     fn of(mut command: Command, part: &str, store: &Path) -> Self {
-        command.args(["--exact", "a_player", "--nocapture", "--test-threads", "1"]);
+        command.args(["--exact", "scenes::a_player", "--nocapture", "--test-threads", "1"]);
         command.env(PART, part).env(STORE, store).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
