@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
 use crate::storage::backend::FileSystem;
-use crate::storage::backend::simulated::Simulated;
+use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
 use crate::units::PAGE_LEN;
 
 const PAGES: u64 = 40;
@@ -386,4 +386,28 @@ fn what_another_process_held_for_a_snapshot_that_is_over_stays_held() {
     for (engine, (expected, seen)) in [(&old, of_old), (&young, of_young)] {
         assert_eq!(writers(engine, &seen, PAGES), expected);
     }
+}
+
+#[test]
+fn what_a_pack_did_not_forget_can_be_looked_at_also_when_it_failed_or_died() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let mut failures = 0;
+    for call in 0..12 {
+        let head = (0..4).map(|n| commit_after_all(&one, n, 4, n % 2 == 0).tid).last().unwrap();
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        disk.set_fault(Some(Fault { call, kind: FaultKind::Enospc, lasting: false }));
+        let packed = one.pack(Tid(head.0 - 1), &[], u64::MAX);
+        disk.set_fault(None);
+        assert_eq!(other.floor(), one.oldest());
+        failures += u32::from(packed.is_err());
+        if one.is_poisoned() {
+            break;
+        }
+    }
+    assert!(failures > 0, "{failures}");
+    other.members.set_floor(other.newest().unwrap());
+    commit_after_all(&other, 0, 1, true);
+    assert_eq!(other.floor(), other.oldest());
 }

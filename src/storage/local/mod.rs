@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Who appends to the log holds the commit lock and has read all of it ([`members`]).
+//! 1. Who appends to the log holds the commit lock and has read all of it.
 //! 2. `format.json` exists only in a directory where everything else exists already.
 //!
 //! # Failure
@@ -533,6 +533,11 @@ impl CommitLog for LocalEngine {
         self.read_on(Tid(u64::MAX), true)?;
         if let Some(newest) = self.members.newest() {
             self.log.set_durable(newest.min(self.log.tail().tid));
+        }
+        // Who packs holds the lock that we have: a floor above the oldest commit is a dead one's.
+        let oldest = self.log.chain().oldest;
+        if self.members.floor() != oldest {
+            self.members.set_floor(oldest);
         }
         if self.members.is_unsettled() {
             self.log.write_again()?;

@@ -66,6 +66,21 @@ pub(super) fn pack(
     }
     engine.settle(head)?;
     let _alone = Alone::new(engine)?;
+    let packed = packed(engine, keep, pinned, held_bytes_max);
+    if packed.is_err() {
+        // All that was there can be looked at again.
+        engine.members.set_floor(engine.log.chain().oldest);
+    }
+    packed
+}
+
+fn packed(
+    engine: &LocalEngine,
+    keep: Tid,
+    pinned: &[Arc<State>],
+    held_bytes_max: u64,
+) -> Result<Packed, StorageError> {
+    let (chain, head) = (engine.log.chain(), engine.log.tail().tid);
     let state = engine.load(head)?;
     let Looked { keep, held } = look_at_others(engine, &state, keep, held_bytes_max)?;
     if keep == chain.oldest {
