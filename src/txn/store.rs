@@ -688,18 +688,15 @@ impl Head {
             let generation = engine.generation();
             let tid = tid.max(self.state.tid);
             let state = match generation == self.generation {
-                true => {
-                    let mut state = State::clone(&self.state);
-                    for record in engine.records(state.tid, tid)? {
-                        state = state.apply(&record)?;
-                    }
-                    state
-                }
-                false => engine.load(tid)?,
+                true => engine.records(self.state.tid, tid).and_then(|records| {
+                    let next = |state: State, record: &Arc<Record>| state.apply(record);
+                    records.iter().try_fold(State::clone(&self.state), next)
+                }),
+                false => engine.load(tid),
             };
-            // What was read while another process packed may be of both generations.
+            // What was read while another process packed may be of both generations, or be gone.
             if generation == engine.generation() {
-                *self = Self { state: Arc::new(state), generation };
+                *self = Self { state: Arc::new(state?), generation };
             }
         }
         Ok(())

@@ -72,7 +72,7 @@ impl Drop for EndsTheProcess {
 
 fn start(directory: &Path, child: u32) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "processes::a_worker_process", "--test-threads", "1"]);
+    command.args(["--exact", "processes::a_worker_process", "--nocapture", "--test-threads", "1"]);
     command.env(DIRECTORY, directory).env(NUMBER, child.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
