@@ -411,7 +411,7 @@ impl BlobStore for LocalEngine {
             return Err(file.damaged(len, format!("the file ends before byte {end_bytes}")));
         }
         // Nor may what is mapped be given out to others: invariant 1 of docs/design.md.
-        if self.files.is_writable() && !place.in_log() && !self.extents.are_taken(place, pages) {
+        if self.files.is_writable() && !place.in_log() && !self.is_taken(place, pages) {
             let at = place.page.saturating_mul(PAGE_BYTES);
             return Err(file.damaged(at, "the space in use leaves out pages that an array has"));
         }
@@ -449,6 +449,14 @@ impl LocalEngine {
 }
 
 impl LocalEngine {
+    fn is_taken(&self, place: Place, pages: u64) -> bool {
+        self.extents.are_taken(place, pages) || {
+            // Another thread may be noting just now what it read of another process's commit.
+            let _following = self.following.lock();
+            self.extents.are_taken(place, pages)
+        }
+    }
+
     fn allocated(&self, wish: &Allocation) -> Result<Place, StorageError> {
         self.extents.allocate(wish, &|| self.read_on(Tid(u64::MAX), false))
     }
