@@ -9,6 +9,7 @@ use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
 use crate::storage::backend::FileSystem;
 use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
+use crate::sync::thread;
 use crate::units::PAGE_LEN;
 
 const PAGES: u64 = 40;
@@ -410,4 +411,25 @@ fn what_a_pack_did_not_forget_can_be_looked_at_also_when_it_failed_or_died() {
     other.members.set_floor(other.newest().unwrap());
     commit_after_all(&other, 0, 1, true);
     assert_eq!(other.floor(), other.oldest());
+}
+
+#[test]
+fn what_another_thread_is_taking_in_is_waited_for_and_not_called_damage() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    commit_after_all(&one, 0, 4, false);
+    // A thread that has read the record and not yet noted the extents it names.
+    let following = other.following.lock();
+    let ReadOn::Here(records) = other.log.read_on(Tid(u64::MAX), false).unwrap() else {
+        panic!("nobody packed")
+    };
+    let named = records[0].data.iter().find_map(|change| change.segment.source.extent());
+    let (place, pages) = named.map(|extent| (extent.place(), u64::from(extent.pages()))).unwrap();
+    thread::scope(|scope| {
+        let file = scope.spawn(|| other.file_of(place, pages).map(|file| file.is_some()));
+        thread::sleep(Duration::from_millis(20));
+        records.iter().for_each(|record| other.extents.commit(record));
+        drop(following);
+        assert!(file.join().unwrap().unwrap());
+    });
 }
