@@ -42,7 +42,11 @@ const STEP_BYTES: u64 = 8 << 20;
 ///
 /// Until the transaction has committed these are the rows as the transaction itself has them.
 /// Others may commit rows to the same array first; what was appended then lands behind theirs, and
-/// once the commit has returned `Ok` this says where.
+/// once the commit has returned `Ok` this says where. After any other end it says nothing.
+///
+/// A transaction that looked where the array ends, by its handle's shape or length or by a view of
+/// its last row, is refused instead. A shape that was read from
+/// [`Transaction::catalog`](super::Transaction::catalog) is not noticed.
 #[derive(Clone, Debug)]
 pub struct AppendedRows {
     first: Arc<AtomicU64>,

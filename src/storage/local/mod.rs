@@ -563,7 +563,7 @@ impl CommitLog for LocalEngine {
         });
         self.extents.admit(stored.clone())?;
         self.log.admit(stored)?;
-        if self.log.tail().tid.0 - self.log.durable().0 >= UNSETTLED_MAX {
+        if self.log.tail().tid.0.saturating_sub(self.log.durable().0) >= UNSETTLED_MAX {
             self.log.sync()?;
         }
         let record = self.log.append(draft)?;
