@@ -1,26 +1,32 @@
 //! What do several processes on one store cost each other?
 //!
 //! Workloads: (1) 48 commits of one block of 2 MiB each, made by 1, 2 and 4 processes to blocks of
-//! their own; baseline: by 1. (2) `begin` and its end when nothing was committed, nothing opened.
-//! (3) From a commit's return to that of `wait` in another process, 200 times. (4) Sums of 256 MiB
-//! through one view, a new transaction each, while another process commits single elements without
-//! a pause; baseline: while it does nothing. Warm. Seed: none. Limit: two cores and one disk.
-//! Expected: (1) 1.5 times one process's speed, (2) 2 us, (3) 200 us, (4) 0.9 times the speed.
+//! their own; baseline: by 1. (2) What (1) gains; baseline: what the same number of processes gains
+//! that write as much to plain files: a block to a file of its own, 512 bytes to the end of a common
+//! one, each with `fdatasync`. (3) `begin` and its end when nothing was committed, nothing opened.
+//! (4) From a commit's return to that of `wait` in another process, 200 times; 0 if `wait` was first.
+//! (5) Sums of 256 MiB through one view, a new transaction each, while another process commits
+//! single elements without a pause; baseline: while it does nothing. Warm. Seed: none. Limit: two
+//! cores and one disk. Expected: (1) 1.5 times one process's speed, (2) as plain files, (3) 2 us,
+//! (4) 200 us, (5) 0.9 times the speed.
 
 mod harness;
 mod machine;
 mod plain;
 mod stores;
 
+use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::{Bar, Question, Ratio, compare, limit, seconds, sized};
 use ndarray::Ix1;
-use plain::{BLOCK_LEN, Outcome};
+use plain::{BLOCK_BYTES, BLOCK_LEN, Outcome};
+use zbigarray::array::cast::as_bytes;
 use zbigarray::{OpenOptions, Store};
 
 const PART: &str = "ZBA_BENCH_PART";
@@ -43,21 +49,27 @@ fn main() -> Outcome<()> {
 
 fn commits(path: &Path) -> Outcome<()> {
     let count = sized(48, 12);
+    let turn = |part: &str, processes: usize| -> Outcome<f64> {
+        let start = |number| Player::start(&format!("{part} {number}"), path);
+        let mut players = (0..processes).map(start).collect::<Outcome<Vec<_>>>()?;
+        machine::warm_memory()?;
+        seconds(|| {
+            let line = format!("{}", count / processes);
+            players.iter_mut().try_for_each(|player| player.say(&line))?;
+            players.iter_mut().try_for_each(|player| player.hear().map(drop))
+        })
+    };
     for processes in [2, 4] {
         let name = format!("commits by {processes} processes");
-        let (ratio, bar, rounds) = (Ratio::Speed, Bar::AtLeast(1.5), sized(9, 3));
-        let question = Question { name: &name, unit: "s", ratio, bar, rounds };
-        let turn = |processes: usize| -> Outcome<f64> {
-            let start = |number| Player::start(&format!("commit {number}"), path);
-            let mut players = (0..processes).map(start).collect::<Outcome<Vec<_>>>()?;
-            machine::warm_memory()?;
-            seconds(|| {
-                let line = format!("{}", count / processes);
-                players.iter_mut().try_for_each(|player| player.say(&line))?;
-                players.iter_mut().try_for_each(|player| player.hear().map(drop))
-            })
-        };
-        compare(question, || turn(1), || turn(processes))?.print();
+        let (ratio, rounds) = (Ratio::Speed, sized(9, 3));
+        let question = Question { name: &name, unit: "s", ratio, bar: Bar::AtLeast(1.5), rounds };
+        compare(question, || turn("commit", 1), || turn("commit", processes))?.print();
+        let name = format!("commits by {processes} processes, to plain files");
+        let question =
+            Question { name: &name, unit: "of one", ratio, bar: Bar::AtLeast(0.95), rounds };
+        let part =
+            |part| Ok::<_, Box<dyn std::error::Error>>(turn(part, processes)? / turn(part, 1)?);
+        compare(question, || part("plain"), || part("commit"))?.print();
     }
     Ok(())
 }
@@ -139,10 +151,14 @@ fn play(part: &str, path: &Path) -> Outcome<()> {
     };
     reply("ready")?;
     match part.split_once(' ') {
-        Some((_, number)) => {
+        Some((part, number)) => {
             let first = number.parse::<usize>()? * OWN_BLOCKS;
+            let files = PlainFiles::open(path, number)?;
             while let Some(line) = lines.next().transpose()? {
-                (0..line.parse::<usize>()?).try_for_each(|n| commit_block(&store, first, n))?;
+                (0..line.parse::<usize>()?).try_for_each(|n| match part {
+                    "plain" => files.write_block(n),
+                    _ => commit_block(&store, first, n),
+                })?;
                 reply("done")?;
             }
         }
@@ -184,6 +200,32 @@ fn commit_block(store: &Store, first: usize, number: usize) -> Outcome<()> {
     drop(array);
     transaction.commit()?;
     Ok(())
+}
+
+/// What a commit of one block writes, without a store.
+struct PlainFiles {
+    own: File,
+    common: File,
+}
+
+impl PlainFiles {
+    /// Opens the files of process `number` beside the store at `path`.
+    fn open(path: &Path, number: &str) -> Outcome<Self> {
+        let own = path.with_extension(format!("plain-{number}"));
+        let common = path.with_extension("plain");
+        Ok(Self {
+            own: File::options().create(true).truncate(false).write(true).open(own)?,
+            common: File::options().create(true).append(true).open(common)?,
+        })
+    }
+
+    fn write_block(&self, number: usize) -> Outcome<()> {
+        let values = vec![number as f64; BLOCK_LEN];
+        self.own.write_all_at(as_bytes(&values), (number % OWN_BLOCKS) as u64 * BLOCK_BYTES)?;
+        self.own.sync_data()?;
+        (&self.common).write_all(&[1; 512])?;
+        Ok(self.common.sync_data()?)
+    }
 }
 
 /// A child and the way to talk to it.
