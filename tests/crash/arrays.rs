@@ -38,6 +38,7 @@ pub(crate) fn run(dice: &mut Dice, count: usize) -> Run {
         versions: versions[..=head].into(),
         acknowledged,
         oldest: from..=to,
+        held: false,
     };
     let (changes, head, oldest) = told[0];
     story.note(0, Phase { exists: false, ..phase(head, head, oldest, oldest) });

@@ -18,7 +18,7 @@ use zbigarray::storage::state::State;
 use zbigarray::units::{ArrayId, BLOCK_BYTES_MIN, PAGE_LEN, PageRange, PageSet, Tid};
 
 use crate::dice::Dice;
-use crate::program::{Flavor, Program};
+use crate::program::{Events, Flavor};
 use crate::version::{Held, Version};
 
 const ARRAY_PAGES_MAX: u64 = 40;
@@ -44,6 +44,35 @@ enum Content {
     Stored(Source, Vec<u8>),
 }
 
+/// Who prepares a commit, and what is known there of the store.
+pub(crate) struct Site<'a> {
+    pub(crate) engine: &'a LocalEngine,
+    pub(crate) head: &'a State,
+    /// By commit, up to the head.
+    pub(crate) versions: &'a [Arc<Version>],
+    /// The oldest commit that can be read.
+    pub(crate) oldest: usize,
+    pub(crate) dice: &'a mut Dice,
+    pub(crate) events: &'a mut Events,
+    /// Where extents were written before.
+    pub(crate) places: &'a mut BTreeSet<Place>,
+}
+
+impl Site<'_> {
+    fn version(&self) -> &Version {
+        self.versions.last().unwrap()
+    }
+
+    /// A commit that can be read.
+    pub(crate) fn any_kept(&mut self) -> u64 {
+        (self.oldest + self.dice.index(self.versions.len() - self.oldest)) as u64
+    }
+
+    fn count(&mut self, event: &'static str) {
+        *self.events.entry(event).or_default() += 1;
+    }
+}
+
 /// A commit whose data is written.
 pub(crate) struct Prepared {
     actions: Vec<Action>,
@@ -63,28 +92,28 @@ pub(crate) enum Done {
 
 impl Prepared {
     /// Chooses what a commit shall do and writes its data.
-    pub(crate) fn new(program: &mut Program, flavor: Flavor) -> Result<Self, StorageError> {
-        let time_ns = i64::try_from(program.dice.below(1 << 40)).unwrap();
+    pub(crate) fn new(site: &mut Site<'_>, flavor: Flavor) -> Result<Self, StorageError> {
+        let time_ns = i64::try_from(site.dice.below(1 << 40)).unwrap();
         let mut prepared = Self { actions: Vec::new(), allocated: Vec::new(), time_ns };
         let mut choice = Choice {
-            next: (**program.version()).clone(),
+            next: site.version().clone(),
             touched: BTreeMap::new(),
             inline_left: INLINE_PAGES_MAX,
             named: BTreeSet::new(),
         };
-        if flavor == Flavor::Long && prepared.add_long(program, &mut choice) {
+        if flavor == Flavor::Long && prepared.add_long(site, &mut choice) {
             return Ok(prepared);
         }
         let names = if flavor == Flavor::Names { 2 } else { 5 };
-        if choice.arrays().is_empty() || program.dice.once_in(names) {
-            for _ in 0..=program.dice.below(2) {
-                prepared.add_names(program, &mut choice);
+        if choice.arrays().is_empty() || site.dice.once_in(names) {
+            for _ in 0..=site.dice.below(2) {
+                prepared.add_names(site, &mut choice);
             }
         }
         let most = if flavor == Flavor::Small { 1 } else { 3 };
-        for _ in 0..=program.dice.below(most) {
-            if let Err(error) = prepared.add_data(program, &mut choice, flavor) {
-                prepared.abort(program.engine());
+        for _ in 0..=site.dice.below(most) {
+            if let Err(error) = prepared.add_data(site, &mut choice, flavor) {
+                prepared.abort(site.engine);
                 return Err(error);
             }
         }
@@ -92,19 +121,19 @@ impl Prepared {
     }
 
     /// Adds many pages inside the record, if there is an array that has as many.
-    fn add_long(&mut self, program: &mut Program, choice: &mut Choice) -> bool {
+    fn add_long(&mut self, site: &mut Site<'_>, choice: &mut Choice) -> bool {
         let long = choice.arrays().into_iter().find(|name| choice.pages(name) >= 6).cloned();
         let Some(name) = long else { return false };
         let pages = PageRange::new(0, choice.pages(&name).min(INLINE_PAGES_MAX));
-        let bytes = program.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
+        let bytes = site.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
         self.data(name, pages, Content::Inline(bytes));
         true
     }
 
     /// Adds a change of names, attributes, tags or shapes, if what the dice say is possible.
-    fn add_names(&mut self, program: &mut Program, choice: &mut Choice) {
-        let kept = program.any_kept();
-        let dice = &mut program.dice;
+    fn add_names(&mut self, site: &mut Site<'_>, choice: &mut Choice) {
+        let kept = site.any_kept();
+        let dice = &mut *site.dice;
         let free = NAMES[dice.index(NAMES.len())];
         let has_arrays = !choice.arrays().is_empty();
         let action = match if has_arrays { dice.below(10) } else { 0 } {
@@ -135,7 +164,7 @@ impl Prepared {
         if let Some(next) = action.apply(&choice.next) {
             choice.next = next;
             choice.named.extend(name);
-            program.count(action.event());
+            site.count(action.event());
             if let Action::Move { to, .. } = action {
                 choice.named.insert(to.to_owned());
             }
@@ -146,19 +175,19 @@ impl Prepared {
     /// Adds new content of a run of pages.
     fn add_data(
         &mut self,
-        program: &mut Program,
+        site: &mut Site<'_>,
         choice: &mut Choice,
         flavor: Flavor,
     ) -> Result<(), StorageError> {
         if choice.arrays().is_empty() {
             return Ok(());
         }
-        let name = choice.array(&mut program.dice);
+        let name = choice.array(site.dice);
         let held = choice.pages(&name);
-        if program.dice.once_in(4) && held < ARRAY_PAGES_MAX && !choice.named.contains(&name) {
-            return self.append(program, choice, &name);
+        if site.dice.once_in(4) && held < ARRAY_PAGES_MAX && !choice.named.contains(&name) {
+            return self.append(site, choice, &name);
         }
-        let dice = &mut program.dice;
+        let dice = &mut *site.dice;
         let most = if flavor == Flavor::Small { 3 } else { 1 + dice.below(12) };
         let mut start = dice.below(held);
         let mut count = (1 + dice.below(most)).min(held - start);
@@ -172,32 +201,32 @@ impl Prepared {
         }
         match dice.below(12) {
             0 => {
-                program.count("hole");
+                site.count("hole");
                 self.data(name, pages, Content::hole(pages));
             }
-            1 if flavor != Flavor::Small => self.copy_old(program, &name, pages)?,
-            _ => self.write(program, choice, name, pages)?,
+            1 if flavor != Flavor::Small => self.copy_old(site, &name, pages)?,
+            _ => self.write(site, choice, name, pages)?,
         }
         Ok(())
     }
 
     fn append(
         &mut self,
-        program: &mut Program,
+        site: &mut Site<'_>,
         choice: &mut Choice,
         name: &str,
     ) -> Result<(), StorageError> {
         let from = choice.pages(name);
-        let to = (from + 1 + program.dice.below(8)).min(ARRAY_PAGES_MAX);
+        let to = (from + 1 + site.dice.below(8)).min(ARRAY_PAGES_MAX);
         let resize = Action::Resize { name: name.to_owned(), from, to };
         let Some(next) = resize.apply(&choice.next) else { return Ok(()) };
         choice.next = next;
         choice.named.insert(name.to_owned());
         self.actions.push(resize);
-        program.count("append");
+        site.count("append");
         let pages = PageRange::new(from, to);
         if choice.take(name, pages) {
-            self.write(program, choice, name.to_owned(), pages)?;
+            self.write(site, choice, name.to_owned(), pages)?;
         }
         Ok(())
     }
@@ -205,39 +234,39 @@ impl Prepared {
     /// New bytes, inside the record or in an extent.
     fn write(
         &mut self,
-        program: &mut Program,
+        site: &mut Site<'_>,
         choice: &mut Choice,
         name: String,
         pages: PageRange,
     ) -> Result<(), StorageError> {
         let count = pages.count();
-        let bytes = program.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
-        if count <= choice.inline_left && program.dice.once_in(2) {
+        let bytes = site.dice.bytes(usize::try_from(pages.len_bytes()).unwrap());
+        if count <= choice.inline_left && site.dice.once_in(2) {
             choice.inline_left -= count;
-            program.count("inline");
+            site.count("inline");
             self.data(name, pages, Content::Inline(bytes));
             return Ok(());
         }
-        let near = program.head.catalog.array(&name).filter(|_| pages.start > 0);
+        let near = site.head.catalog.array(&name).filter(|_| pages.start > 0);
         let near = near.and_then(|entry| {
             let before = PageRange::at(pages.start - 1, 1);
-            let segments = program.head.page_map(entry.id).lookup(before).ok()?;
+            let segments = site.head.page_map(entry.id).lookup(before).ok()?;
             segments.last()?.source.place().filter(|place| !place.in_log()).map(|p| p.after(1))
         });
         let is_block = count == BLOCK_PAGES && pages.start.is_multiple_of(BLOCK_PAGES);
         let (align_pages, unit_pages) = if is_block { (16, 16) } else { (1, 4) };
         let pages_count = u32::try_from(count).unwrap();
         let wish = Allocation { pages: pages_count, align_pages, phase_pages: 0, near };
-        let place = program.engine().allocate(&wish)?;
+        let place = site.engine.allocate(&wish)?;
         self.allocated.push((place, count));
-        program.count(if is_block { "block" } else { "run" });
-        if !program.places.insert(place) {
-            program.count("reused space");
+        site.count(if is_block { "block" } else { "run" });
+        if !site.places.insert(place) {
+            site.count("reused space");
         }
-        program.engine().write(place, &bytes)?;
-        if program.dice.once_in(8) {
+        site.engine.write(place, &bytes)?;
+        if site.dice.once_in(8) {
             // Overtaken by a later change of the same transaction.
-            program.count("overtaken");
+            site.count("overtaken");
             return Ok(());
         }
         let extent = Extent::new(place, pages_count, unit_pages, sums_of(&bytes, unit_pages));
@@ -249,18 +278,18 @@ impl Prepared {
     /// The pages as they were in an old commit, whose extents are named once more.
     fn copy_old(
         &mut self,
-        program: &mut Program,
+        site: &mut Site<'_>,
         name: &str,
         pages: PageRange,
     ) -> Result<(), StorageError> {
-        let tid = program.any_kept();
-        let Some(held) = program.version_of(tid).arrays.get(name).cloned() else { return Ok(()) };
+        let tid = site.any_kept();
+        let Some(held) = site.versions[usize::try_from(tid).unwrap()].arrays.get(name).cloned() else { return Ok(()) };
         if held.bytes.len() as u64 / PAGE_LEN as u64 <= pages.end {
             return Ok(());
         }
-        let state = program.engine().load(Tid(tid))?;
+        let state = site.engine.load(Tid(tid))?;
         let Some(entry) = state.catalog.array(name) else { return Ok(()) };
-        program.count("old extent");
+        site.count("old extent");
         for segment in state.page_map(entry.id).lookup(pages)? {
             let bytes = held.bytes[bytes_of(segment.pages)].to_vec();
             self.data(name.to_owned(), segment.pages, Content::Stored(segment.source, bytes));
@@ -306,14 +335,23 @@ impl Prepared {
         (!self.actions.is_empty()).then_some((draft, next))
     }
 
+    /// Makes the data durable.
+    pub(crate) fn sync(&self, engine: &LocalEngine) -> Result<(), StorageError> {
+        if self.allocated.is_empty() { Ok(()) } else { engine.sync() }
+    }
+
+    /// Gives back what `record`, which it became, does not name.
+    pub(crate) fn give_rest_back(&self, engine: &LocalEngine, record: &Record) {
+        self.give_back(engine, &record.data.iter().map(|d| &d.segment.source).collect());
+    }
+
     /// Makes the data durable and appends the record.
     pub(crate) fn commit(&self, engine: &LocalEngine, draft: &Draft<'_>, head: &State) -> Done {
-        let synced = if self.allocated.is_empty() { Ok(()) } else { engine.sync() };
-        let appended = synced.and_then(|()| engine.append(draft));
+        let appended = self.sync(engine).and_then(|()| engine.append(draft));
         let settled = |record: Record| engine.settle(record.tid).map(|()| record);
         match appended.and_then(settled) {
             Ok(record) => {
-                self.give_back(engine, &record.data.iter().map(|d| &d.segment.source).collect());
+                self.give_rest_back(engine, &record);
                 match head.apply(&record) {
                     Ok(state) => Done::Committed(Box::new(state)),
                     Err(error) => Done::Unknown(error),
@@ -321,7 +359,7 @@ impl Prepared {
             }
             Err(error @ StorageError::Unknown { .. }) => Done::Unknown(error),
             Err(error) => {
-                self.give_back(engine, &Vec::new());
+                self.abort(engine);
                 Done::Failed(error)
             }
         }

@@ -19,6 +19,7 @@ use zbigarray::storage::backend::simulated::{CrashPoint, Simulated};
 use zbigarray::storage::local::LocalOptions;
 
 use crate::arrays;
+use crate::company;
 use crate::dice::Dice;
 use crate::image::{exhausted_after, image, is_telling};
 use crate::model::plain::Plain;
@@ -28,7 +29,7 @@ use crate::story::Phase;
 use crate::verify::{Counts, DEPTH_MAX, Examiner};
 
 /// So many programs for so many images; four times the images mean twice the programs.
-const WORKLOADS_MIN: u64 = 20;
+const WORKLOADS_MIN: u64 = 28;
 const IMAGES_MIN: u64 = 20_000;
 /// Images of a crash that can leave hardly anything but what is there.
 const DULL_IMAGES: u64 = 2;
@@ -36,6 +37,9 @@ const DULL_IMAGES: u64 = 2;
 const BATCH: u64 = 40;
 const ENGINE_STEPS: usize = 36;
 const ARRAY_STEPS: usize = 40;
+const COMPANY_STEPS: usize = 60;
+/// Of so many programs in a row two are those of several processes.
+const TURN: u64 = 7;
 
 /// What to do.
 #[derive(Clone)]
@@ -98,13 +102,19 @@ fn caught<T>(examination: impl FnOnce() -> Result<T, String>) -> Result<T, Strin
 
 /// Runs workload `number` of `seed`.
 fn workload(seed: u64, number: u64) -> Result<Workload, String> {
-    let mut dice = Dice::new(&[seed, number]);
-    let (disk, story, options, plain, events) = if number % 5 == 4 {
-        let run = arrays::run(&mut dice, ARRAY_STEPS);
+    let company = number % TURN % 3 == 2;
+    // Of the others.
+    let others = number - number / TURN * 2 - number % TURN / 3;
+    let (disk, story, options, plain, events) = if company {
+        let left = company::run(Dice::new(&[seed, number, 1]), COMPANY_STEPS)?;
+        (left.disk, left.story, left.options, None, left.events)
+    } else if others % 5 == 4 {
+        let run = arrays::run(&mut Dice::new(&[seed, others]), ARRAY_STEPS);
         (run.disk, run.story, world::limits(), Some(run.plain), Events::new())
     } else {
         let flavors = Flavor::ALL.len() as u64;
-        let flavor = usize::try_from((number - number / 5) % flavors).unwrap();
+        let flavor = usize::try_from((others - others / 5) % flavors).unwrap();
+        let dice = Dice::new(&[seed, others]);
         let mut program = Program::create(Simulated::new().unwrap(), dice)?;
         program.run(ENGINE_STEPS, Flavor::ALL[flavor])?;
         (program.disk, program.story, program.options, None, program.events)

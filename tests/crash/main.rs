@@ -20,12 +20,14 @@
 )]
 
 mod arrays;
+mod company;
 mod damage;
 mod dice;
 mod draft;
 mod hunt;
 mod image;
 mod model;
+mod process;
 mod program;
 mod story;
 mod verify;
@@ -164,7 +166,7 @@ fn run(options: &Options) -> ExitCode {
         Ok(summary) => {
             println!("crash: {}", told(&summary));
             let missing: Vec<_> =
-                WANTED.iter().filter(|event| !summary.events.contains_key(*event)).collect();
+                WANTED.iter().chain(&company::WANTED).filter(|event| !summary.events.contains_key(*event)).collect();
             if options.only.is_some() || missing.is_empty() {
                 return ExitCode::SUCCESS;
             }

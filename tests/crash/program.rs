@@ -24,7 +24,7 @@ use zbigarray::storage::state::State;
 use zbigarray::units::{BLOCK_BYTES_MIN, Tid};
 
 use crate::dice::Dice;
-use crate::draft::{Done, Prepared};
+use crate::draft::{Done, Prepared, Site};
 use crate::story::{Phase, Story};
 use crate::version::{Version, compare};
 
@@ -53,7 +53,7 @@ impl Flavor {
 }
 
 /// Limits so small that few commits reach every edge.
-fn limits(dice: &mut Dice) -> LocalOptions {
+pub(crate) fn limits(dice: &mut Dice) -> LocalOptions {
     LocalOptions {
         block_bytes: BLOCK_BYTES_MIN,
         log_roll_bytes: [48 << 10, 96 << 10][dice.index(2)],
@@ -113,11 +113,10 @@ type Pin = (Arc<State>, Arc<Version>);
 pub(crate) struct Program {
     pub(crate) disk: Simulated,
     pub(crate) dice: Dice,
-    pub(crate) head: State,
+    head: State,
     pub(crate) story: Story,
     pub(crate) events: Events,
-    /// Where extents were written before.
-    pub(crate) places: BTreeSet<Place>,
+    places: BTreeSet<Place>,
     pub(crate) options: LocalOptions,
     engine: Option<LocalEngine>,
     versions: Vec<Arc<Version>>,
@@ -132,6 +131,8 @@ pub(crate) struct Program {
     unknown: bool,
     // Whether a record was left half written.
     is_torn: bool,
+    /// Whether space may be held that no commit names.
+    pub(crate) held: bool,
 }
 
 impl Program {
@@ -146,6 +147,7 @@ impl Program {
             versions: versions.clone().into(),
             acknowledged: 0,
             oldest: 0..=0,
+            held: false,
         };
         story.note(0, nothing.clone());
         let mut created = false;
@@ -198,6 +200,7 @@ impl Program {
             fails: false,
             unknown: false,
             is_torn: false,
+            held: false,
         }
     }
 
@@ -205,31 +208,44 @@ impl Program {
         self.engine.as_ref().unwrap()
     }
 
-    pub(crate) fn count(&mut self, event: &'static str) {
+    fn count(&mut self, event: &'static str) {
         *self.events.entry(event).or_default() += 1;
     }
 
     /// What the head holds.
-    pub(crate) fn version(&self) -> &Arc<Version> {
+    fn version(&self) -> &Arc<Version> {
         self.versions.last().unwrap()
     }
 
+    /// What a commit is prepared from.
+    fn site(&mut self) -> Site<'_> {
+        Site {
+            engine: self.engine.as_ref().unwrap(),
+            head: &self.head,
+            versions: &self.versions,
+            oldest: self.oldest,
+            dice: &mut self.dice,
+            events: &mut self.events,
+            places: &mut self.places,
+        }
+    }
+
     /// What commit `tid` holds.
-    pub(crate) fn version_of(&self, tid: u64) -> &Arc<Version> {
+    fn version_of(&self, tid: u64) -> &Arc<Version> {
         &self.versions[usize::try_from(tid).unwrap()]
     }
 
     /// A commit that can be read.
-    pub(crate) fn any_kept(&mut self) -> u64 {
-        let kept = self.versions.len() - self.oldest;
-        (self.oldest + self.dice.index(kept)) as u64
+    fn any_kept(&mut self) -> u64 {
+        self.site().any_kept()
     }
 
     /// The phase between two steps.
     pub(crate) fn settle(&mut self) {
         let acknowledged = self.versions.len() - 1;
         let (versions, oldest) = (self.versions.clone().into(), self.oldest..=self.oldest);
-        let phase = Phase { exists: true, versions, acknowledged, oldest };
+        let held = self.held;
+        let phase = Phase { exists: true, versions, acknowledged, oldest, held };
         self.story.note(self.disk.changes_count(), phase);
     }
 
@@ -238,7 +254,8 @@ impl Program {
         let acknowledged = self.versions.len() - 1;
         let versions = self.versions.iter().cloned().chain(issued).collect();
         let oldest = self.oldest..=oldest.max(self.oldest);
-        let phase = Phase { exists: true, versions, acknowledged, oldest };
+        let held = self.held;
+        let phase = Phase { exists: true, versions, acknowledged, oldest, held };
         self.story.note(self.disk.changes_count() + 1, phase);
     }
 
@@ -267,7 +284,7 @@ impl Program {
             if let Some(damage) = report.damage.first() {
                 return Err(format!("check: {damage}"));
             }
-            if report.held_bytes > 0 {
+            if report.held_bytes > 0 && !self.held {
                 return Err(format!("{} bytes are held for nobody", report.held_bytes));
             }
         }
@@ -495,7 +512,7 @@ impl Program {
             old.abort(self.engine());
             return Ok(());
         }
-        match Prepared::new(self, flavor) {
+        match Prepared::new(&mut self.site(), flavor) {
             Ok(prepared) => self.waiting = Some(prepared),
             Err(error) => self.expect_fault("prepare", &error)?,
         }
@@ -507,7 +524,7 @@ impl Program {
         let is_late = waited.is_some();
         let prepared = match waited {
             Some(waited) => Ok(waited),
-            None => Prepared::new(self, flavor),
+            None => Prepared::new(&mut self.site(), flavor),
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,

@@ -22,6 +22,8 @@ pub(crate) struct Phase {
     pub(crate) acknowledged: usize,
     /// The oldest commit that can be read.
     pub(crate) oldest: RangeInclusive<usize>,
+    /// Whether space may be held that no commit names: other processes looked at it.
+    pub(crate) held: bool,
 }
 
 /// The phases of a run, each with the number of changes it begins at.

@@ -1,0 +1,721 @@
+//! Several processes that use one store at once, each with an engine of its own, on one thread.
+//!
+//! ```text
+//! process 0   stage | append .......... settle |            | look | pack ...
+//! process 1            \-> stage | append -/   | killed     |  \-> commits meanwhile
+//! process 2                                    | cuts what it left | ...
+//! ```
+//!
+//! A step of one process runs to its end, but at each call of the disk, and at each word that it
+//! writes, the dice may let another process do a step in between, and so on.
+//!
+//! # Invariants
+//!
+//! 1. `versions[tid]` is what commit `tid` must hold. A record that may be there or not, because
+//!    who appends it is at it or was killed, is the `candidate` for the next one.
+//! 2. What a process was told, or saw as the newest commit, is acknowledged: no crash takes it.
+//! 3. `told` is not borrowed while an engine is called.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zbigarray::storage::StorageError;
+use zbigarray::storage::backend::simulated::{FaultKind, Simulated};
+use zbigarray::storage::engine::{CommitLog, Company as _, Engine};
+use zbigarray::storage::extent::Place;
+use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
+use zbigarray::storage::state::State;
+use zbigarray::storage::words::PrivateWords;
+use zbigarray::units::Tid;
+
+use crate::dice::Dice;
+use crate::draft::{Prepared, Site};
+use crate::process::{Process, let_others};
+use crate::program::{Events, Flavor, backend, limits};
+use crate::story::{Phase, Story};
+use crate::version::{Version, compare};
+
+/// Words of the file that processes share.
+const WORDS: usize = 8 << 10;
+/// Steps within steps.
+const DEPTH_MAX: u32 = 3;
+/// How often a look at the newest commit is repeated because a pack came in between.
+const LOOKS_MAX: usize = 8;
+
+/// What several processes must have done, or they show nothing.
+pub(crate) const WANTED: [&str; 9] = [
+    "step between",
+    "killed between",
+    "killed process",
+    "settled by another",
+    "half written",
+    "lock taken",
+    "snapshot",
+    "pack beside others",
+    "process ended",
+];
+
+/// What is known of the store, apart from the store.
+struct Told {
+    dice: Dice,
+    story: Story,
+    events: Events,
+    versions: Vec<Arc<Version>>,
+    candidate: Option<Arc<Version>>,
+    acknowledged: usize,
+    oldest: RangeInclusive<usize>,
+    // Whether space may be held that no commit names.
+    held: bool,
+    failure: Option<String>,
+}
+
+impl Told {
+    fn phase(&self) -> Phase {
+        Phase {
+            exists: true,
+            versions: self.versions.iter().chain(&self.candidate).cloned().collect(),
+            acknowledged: self.acknowledged,
+            oldest: self.oldest.clone(),
+            held: self.held,
+        }
+    }
+
+    fn count(&mut self, event: &'static str) {
+        *self.events.entry(event).or_default() += 1;
+    }
+
+    /// Commit `tid` is in the log.
+    fn appended(&mut self, tid: usize) -> Result<(), String> {
+        if tid == self.versions.len() {
+            self.versions.extend(self.candidate.take());
+        }
+        match tid < self.versions.len() {
+            true => Ok(()),
+            false => Err(format!("commit {tid} of {} is there", self.versions.len() - 1)),
+        }
+    }
+}
+
+/// A state that a process looks at.
+struct Snapshot {
+    state: State,
+    generation: u64,
+}
+
+/// A process that has the store open.
+struct Member {
+    process: Process,
+    engine: Rc<LocalEngine>,
+    head: State,
+    generation: u64,
+    waiting: Option<Prepared>,
+    unsettled: Option<Tid>,
+    snapshots: Vec<Snapshot>,
+    places: BTreeSet<Place>,
+}
+
+/// Where a process can be.
+#[derive(Default)]
+struct Seat {
+    process: RefCell<Option<Process>>,
+    member: RefCell<Option<Member>>,
+}
+
+/// The processes.
+pub(crate) struct Company {
+    disk: Simulated,
+    options: LocalOptions,
+    words: Arc<PrivateWords>,
+    seats: Vec<Seat>,
+    told: RefCell<Told>,
+    depth: Cell<u32>,
+    // Whether nobody does anything in between.
+    quiet: Cell<bool>,
+    // Steps under way that hold the lock for checkpoints, and for syncs.
+    checkpoints: Cell<u32>,
+    syncs: Cell<u32>,
+    rarity: u64,
+}
+
+/// What the processes leave.
+pub(crate) struct Left {
+    pub(crate) disk: Simulated,
+    pub(crate) options: LocalOptions,
+    pub(crate) story: Story,
+    pub(crate) events: Events,
+}
+
+/// Nobody does anything in between any more when this is gone.
+struct Together;
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        let_others(None);
+    }
+}
+
+/// Creates a store and lets processes do `steps` steps, not counting those in between.
+pub(crate) fn run(mut dice: Dice, steps: usize) -> Result<Left, String> {
+    let (disk, options) = (Simulated::new().unwrap(), limits(&mut dice));
+    let empty = Version { groups: Some([].into()), ..Version::default() };
+    let mut told = Told {
+        dice,
+        story: Story::default(),
+        events: Events::new(),
+        versions: vec![Arc::new(empty)],
+        candidate: None,
+        acknowledged: 0,
+        oldest: 0..=0,
+        held: false,
+        failure: None,
+    };
+    told.story.note(0, Phase { exists: false, ..told.phase() });
+    let created = LocalEngine::create(&backend(&disk), &options);
+    created.map_err(|error| format!("creation: {error}"))?;
+    let phase = told.phase();
+    told.story.note(disk.changes_count(), phase);
+    let (seats, rarity) = (2 + told.dice.index(2), [12, 24, 60][told.dice.index(3)]);
+    let company = Rc::new(Company {
+        disk,
+        options,
+        words: Arc::new(PrivateWords::new(WORDS)),
+        seats: (0..seats).map(|_| Seat::default()).collect(),
+        told: RefCell::new(told),
+        depth: Cell::new(0),
+        quiet: Cell::new(false),
+        checkpoints: Cell::new(0),
+        syncs: Cell::new(0),
+        rarity,
+    });
+    let together = Together;
+    let meanwhile = Rc::clone(&company);
+    let_others(Some(Rc::new(move || meanwhile.between())));
+    for _ in 0..steps {
+        let seat = company.index(company.seats.len());
+        company.step(seat)?;
+        if let Some(failure) = company.told.borrow_mut().failure.take() {
+            return Err(failure);
+        }
+    }
+    drop(together);
+    company.seats.iter().for_each(|seat| drop(seat.member.take()));
+    let (disk, options) = (company.disk.clone(), company.options.clone());
+    let mut told = company.told.borrow_mut();
+    Ok(Left {
+        disk,
+        options,
+        story: std::mem::take(&mut told.story),
+        events: std::mem::take(&mut told.events),
+    })
+}
+
+/// Whether somebody else is in the way, which is no failure.
+fn is_in_the_way(error: &StorageError) -> bool {
+    matches!(error, StorageError::Busy { .. } | StorageError::Locked { .. })
+}
+
+fn index_of(tid: Tid) -> usize {
+    usize::try_from(tid.0).unwrap()
+}
+
+/// Sets a flag for a while.
+fn with<T: Copy, R>(cell: &Cell<T>, value: T, call: impl FnOnce() -> R) -> R {
+    let before = cell.replace(value);
+    let result = call();
+    cell.set(before);
+    result
+}
+
+impl Company {
+    fn index(&self, len: usize) -> usize {
+        self.told.borrow_mut().dice.index(len)
+    }
+
+    fn once_in(&self, times: u64) -> bool {
+        self.told.borrow_mut().dice.once_in(times)
+    }
+
+    fn count(&self, event: &'static str) {
+        self.told.borrow_mut().count(event);
+    }
+
+    /// Notes what a crash may leave from now on.
+    fn tell(&self, change: impl FnOnce(&mut Told) -> Result<(), String>) -> Result<(), String> {
+        let mut told = self.told.borrow_mut();
+        change(&mut told)?;
+        let phase = told.phase();
+        told.story.note(self.disk.changes_count(), phase);
+        Ok(())
+    }
+
+    fn version(&self, tid: Tid) -> Arc<Version> {
+        Arc::clone(&self.told.borrow().versions[index_of(tid)])
+    }
+
+    /// Commit `tid` is durable: somebody was told so.
+    fn acknowledge(&self, tid: Tid) -> Result<(), String> {
+        self.tell(|told| {
+            told.appended(index_of(tid))?;
+            told.acknowledged = told.acknowledged.max(index_of(tid));
+            Ok(())
+        })
+    }
+
+    /// What others do in between two calls of a process.
+    fn between(&self) {
+        let depth = self.depth.get();
+        if self.quiet.get() || depth >= DEPTH_MAX || self.told.borrow().failure.is_some() {
+            return;
+        }
+        if !self.once_in(self.rarity << (2 * depth)) {
+            return;
+        }
+        if self.once_in(24) {
+            let seat = self.index(self.seats.len());
+            if let Some(process) = &*self.seats[seat].process.borrow() {
+                process.kill();
+                self.count("killed between");
+            }
+        }
+        let (seat, steps) = (self.index(self.seats.len()), 1 + self.index(3));
+        self.count("step between");
+        let done = with(&self.depth, depth + 1, || (0..steps).try_for_each(|_| self.step(seat)));
+        if let Err(why) = done {
+            self.told.borrow_mut().failure.get_or_insert(why);
+        }
+    }
+
+    /// One step of the process at `seat`, unless it is in the middle of one.
+    fn step(&self, seat: usize) -> Result<(), String> {
+        let Ok(mut slot) = self.seats[seat].member.try_borrow_mut() else { return Ok(()) };
+        self.bury(&mut slot);
+        match &mut *slot {
+            None => *slot = self.open(seat)?,
+            Some(member) => {
+                if self.act(member)? {
+                    self.count("process ended");
+                    *slot = None;
+                }
+            }
+        }
+        self.bury(&mut slot);
+        Ok(())
+    }
+
+    fn bury(&self, slot: &mut Option<Member>) {
+        if slot.as_ref().is_some_and(|member| member.process.is_dead()) {
+            self.count("killed process");
+            *slot = None;
+        }
+    }
+
+    /// What went wrong must have a cause.
+    fn excused(&self, process: &Process, what: &str, error: &StorageError) -> Result<(), String> {
+        if process.is_dead() {
+            return Ok(());
+        }
+        if is_in_the_way(error) {
+            self.count("lock taken");
+            return Ok(());
+        }
+        Err(format!("{what}: {error}"))
+    }
+
+    fn open(&self, seat: usize) -> Result<Option<Member>, String> {
+        let process = Process::new(&self.disk, &self.words);
+        *self.seats[seat].process.borrow_mut() = Some(process.clone());
+        if self.once_in(5) {
+            self.doom(&process, 12);
+        }
+        let options = LocalOptions {
+            map_words: Process::map_words,
+            commit_wait: Duration::ZERO,
+            ..self.options.clone()
+        };
+        let acknowledged = self.told.borrow().acknowledged;
+        let mode = if self.once_in(6) { Mode::ReadOnly } else { Mode::ReadWrite };
+        let (engine, head) = match LocalEngine::open(&process.backend(), mode, &options) {
+            Ok(opened) if !process.is_dead() => opened,
+            Ok(_) => return Ok(None),
+            Err(error) => return self.excused(&process, "opening", &error).map(|()| None),
+        };
+        if index_of(head.tid) < acknowledged {
+            return Err(format!("opened at commit {}, not {acknowledged}", head.tid));
+        }
+        match mode {
+            Mode::ReadWrite => self.acknowledge(head.tid)?,
+            Mode::ReadOnly => self.tell(|told| told.appended(index_of(head.tid)))?,
+        }
+        compare(&engine, &head, &self.version(head.tid))?;
+        let generation = engine.generation();
+        let (snapshots, places) = (Vec::new(), BTreeSet::new());
+        let (waiting, unsettled) = (None, None);
+        Ok(Some(Member {
+            process,
+            engine: Rc::new(engine),
+            head,
+            generation,
+            waiting,
+            unsettled,
+            snapshots,
+            places,
+        }))
+    }
+
+    fn doom(&self, process: &Process, calls: usize) {
+        const KINDS: [FaultKind; 4] = [
+            FaultKind::Killed,
+            FaultKind::Killed,
+            FaultKind::KilledAtSync,
+            FaultKind::KilledAtSyncDir,
+        ];
+        process.doom(self.index(calls), KINDS[self.index(KINDS.len())]);
+    }
+
+    /// A step of a process; says whether it ends.
+    fn act(&self, member: &mut Member) -> Result<bool, String> {
+        if !member.engine.is_writable() {
+            match self.index(4) {
+                0 => return Ok(true),
+                1 | 2 => self.look(member)?,
+                _ => self.look_again(member)?,
+            }
+            return Ok(false);
+        }
+        if self.once_in(16) {
+            self.doom(&member.process, 24);
+        }
+        match self.index(24) {
+            0 => return Ok(true),
+            1 | 2 => self.look(member)?,
+            3 | 4 => self.look_again(member)?,
+            5 => self.look_away(member)?,
+            6 | 7 => self.pack(member)?,
+            8 | 9 => self.checkpoint(member)?,
+            10..=12 => self.settle(member)?,
+            13..=15 => self.stage(member)?,
+            16 | 17 => self.append(member)?,
+            _ => {
+                self.append(member)?;
+                self.settle(member)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the data of the next commit.
+    fn stage(&self, member: &mut Member) -> Result<(), String> {
+        if member.waiting.is_some() || member.process.is_dead() {
+            return Ok(());
+        }
+        let versions = self.told.borrow().versions[..=index_of(member.head.tid)].to_vec();
+        let flavors = [Flavor::Mixed, Flavor::Mixed, Flavor::Small, Flavor::Names, Flavor::Long];
+        let flavor = flavors[self.index(flavors.len())];
+        let (mut dice, mut events) = (Dice::new(&[self.next()]), Events::new());
+        let prepared = Prepared::new(
+            &mut Site {
+                engine: &member.engine,
+                head: &member.head,
+                versions: &versions,
+                oldest: index_of(member.engine.oldest()).min(versions.len() - 1),
+                dice: &mut dice,
+                events: &mut events,
+                places: &mut member.places,
+            },
+            flavor,
+        );
+        for (event, count) in events {
+            *self.told.borrow_mut().events.entry(event).or_default() += count;
+        }
+        match prepared {
+            Ok(prepared) => member.waiting = Some(prepared),
+            // An old commit was to be looked at, and another process packed it away.
+            Err(StorageError::Forgotten { .. } | StorageError::NoCommit { .. }) => {}
+            Err(error) => self.excused(&member.process, "staging", &error)?,
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> u64 {
+        self.told.borrow_mut().dice.next()
+    }
+
+    /// Appends a record, which is not durable yet.
+    fn append(&self, member: &mut Member) -> Result<(), String> {
+        self.stage(member)?;
+        let Some(prepared) = member.waiting.take() else { return Ok(()) };
+        if let Err(error) = prepared.sync(&member.engine) {
+            return self.excused(&member.process, "syncing data", &error);
+        }
+        let (process, engine) = (member.process.clone(), Rc::clone(&member.engine));
+        let lock = match engine.lock() {
+            Ok(lock) => lock,
+            Err(error) => {
+                self.excused(&process, "locking", &error)?;
+                member.waiting = Some(prepared);
+                return Ok(());
+            }
+        };
+        let Some(tid) = self.catch_up(&process, &engine)? else { return Ok(()) };
+        let head = self.moved_on(member, tid)?;
+        let Some(head) = head else { return Ok(()) };
+        let version = self.version(tid);
+        if self.once_in(4) {
+            compare(&member.engine, &head, &version)?;
+        }
+        let Some((draft, next)) = prepared.draft(&head, &version) else {
+            prepared.abort(&member.engine);
+            return Ok(());
+        };
+        if self.once_in(10) {
+            // It dies while it writes the record.
+            process.doom(0, FaultKind::ShortWrite);
+            self.count("half written");
+        }
+        self.tell(|told| {
+            told.candidate = Some(Arc::new(next));
+            Ok(())
+        })?;
+        let appended = member.engine.append(&draft);
+        match appended {
+            _ if process.is_dead() => {}
+            Ok(record) => {
+                self.tell(|told| told.appended(index_of(record.tid)))?;
+                prepared.give_rest_back(&member.engine, &record);
+                member.unsettled = Some(record.tid);
+                self.count("commit");
+            }
+            Err(StorageError::Packed { .. }) => {
+                self.tell(|told| {
+                    told.candidate = None;
+                    Ok(())
+                })?;
+                prepared.abort(&member.engine);
+            }
+            Err(error) => self.excused(&process, "appending", &error)?,
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    /// Takes in what others appended; the caller has the commit lock. `None` if it is dead.
+    fn catch_up(&self, process: &Process, engine: &LocalEngine) -> Result<Option<Tid>, String> {
+        let caught = engine.catch_up();
+        if process.is_dead() {
+            return Ok(None);
+        }
+        let tid = caught.map_err(|error| format!("catching up: {error}"))?;
+        self.tell(|told| {
+            told.appended(index_of(tid))?;
+            let newest = told.versions.len() - 1;
+            if index_of(tid) < newest {
+                return Err(format!("caught up to commit {tid}, but {newest} was appended"));
+            }
+            // It was not whole and is cut.
+            told.candidate = None;
+            Ok(())
+        })?;
+        Ok(Some(tid))
+    }
+
+    /// The state of commit `tid`, as the layers above find it. `None` if it is dead.
+    fn moved_on(&self, member: &mut Member, tid: Tid) -> Result<Option<State>, String> {
+        let Member { engine, process, head, generation, .. } = member;
+        while head.tid < tid || *generation != engine.generation() {
+            let now = engine.generation();
+            let tid = tid.max(head.tid);
+            let state = match now == *generation {
+                true => engine.records(head.tid, tid).and_then(|records| {
+                    records.iter().try_fold(head.clone(), |state, record| state.apply(record))
+                }),
+                false => engine.load(tid),
+            };
+            if process.is_dead() {
+                return Ok(None);
+            }
+            if now == engine.generation() {
+                *head = state.map_err(|error| format!("moving on to commit {tid}: {error}"))?;
+                *generation = now;
+            }
+        }
+        Ok(Some(head.clone()))
+    }
+
+    /// Waits until what it appended is durable.
+    fn settle(&self, member: &mut Member) -> Result<(), String> {
+        let Some(tid) = member.unsettled.take().filter(|_| !member.process.is_dead()) else {
+            return Ok(());
+        };
+        let before = self.disk.changes_count();
+        let syncs = self.syncs.get();
+        // Beside a sync under way it waits, by the clock: then nothing may depend on how often.
+        let quiet = self.quiet.get() || syncs > 0;
+        let settled = with(&self.quiet, quiet, || {
+            with(&self.syncs, syncs + 1, || member.engine.settle(tid))
+        });
+        match settled {
+            _ if member.process.is_dead() => Ok(()),
+            Ok(()) => {
+                if self.disk.changes_count() == before {
+                    self.count("settled by another");
+                }
+                self.acknowledge(tid)
+            }
+            Err(error) => Err(format!("settling commit {tid}: {error}")),
+        }
+    }
+
+    /// Says which snapshots it has.
+    fn pin(&self, member: &Member) {
+        let oldest = member.snapshots.iter().map(|snapshot| snapshot.state.tid).min();
+        let generations = member.snapshots.iter().map(|snapshot| snapshot.generation);
+        let generation = generations.chain([member.engine.generation()]).min();
+        member.engine.pin(oldest, generation.unwrap_or(0));
+    }
+
+    /// Takes a snapshot of the newest commit, as a transaction does.
+    fn look(&self, member: &mut Member) -> Result<(), String> {
+        for _ in 0..LOOKS_MAX {
+            let acknowledged = self.told.borrow().acknowledged;
+            let newest = member.engine.newest();
+            if member.process.is_dead() {
+                return Ok(());
+            }
+            let newest = match newest {
+                Ok(newest) => newest,
+                Err(error) => return self.excused(&member.process, "looking", &error),
+            };
+            if index_of(newest) < acknowledged {
+                return Err(format!("commit {newest} is the newest, not {acknowledged}"));
+            }
+            match member.engine.is_writable() {
+                true => self.acknowledge(newest)?,
+                false => self.tell(|told| told.appended(index_of(newest)))?,
+            }
+            let Some(state) = self.moved_on(member, newest)? else { return Ok(()) };
+            let (tid, generation) = (state.tid, member.generation);
+            member.snapshots.push(Snapshot { state, generation });
+            self.pin(member);
+            if member.engine.floor() <= tid {
+                self.count("snapshot");
+                return self.compare_snapshot(member, member.snapshots.len() - 1);
+            }
+            member.snapshots.pop();
+            self.pin(member);
+        }
+        Ok(())
+    }
+
+    fn compare_snapshot(&self, member: &Member, number: usize) -> Result<(), String> {
+        let state = &member.snapshots[number].state;
+        if member.process.is_dead() {
+            return Ok(());
+        }
+        let compared = compare(&member.engine, state, &self.version(state.tid));
+        if member.process.is_dead() {
+            return Ok(());
+        }
+        compared.map_err(|why| format!("a snapshot: {why}"))
+    }
+
+    /// Its snapshots are what they were.
+    fn look_again(&self, member: &Member) -> Result<(), String> {
+        (0..member.snapshots.len()).try_for_each(|number| self.compare_snapshot(member, number))
+    }
+
+    fn look_away(&self, member: &mut Member) -> Result<(), String> {
+        self.look_again(member)?;
+        if !member.snapshots.is_empty() {
+            let gone = self.index(member.snapshots.len());
+            member.snapshots.swap_remove(gone);
+        }
+        self.pin(member);
+        let done = member.engine.unpin(&pinned(member));
+        done.or_else(|error| self.excused(&member.process, "unpinning", &error))
+    }
+
+    fn checkpoint(&self, member: &mut Member) -> Result<(), String> {
+        let newest = match member.engine.newest() {
+            Ok(newest) => newest,
+            Err(error) => return self.excused(&member.process, "looking", &error),
+        };
+        let Some(state) = self.moved_on(member, newest)? else { return Ok(()) };
+        let checkpoints = self.checkpoints.get() + 1;
+        let written = with(&self.checkpoints, checkpoints, || member.engine.checkpoint(&state));
+        if member.process.is_dead() {
+            return Ok(());
+        }
+        let based = written.map_err(|error| format!("checkpoint: {error}"))?;
+        self.count("checkpoint");
+        if member.generation == member.engine.generation() && member.head.tid == based.tid {
+            member.head = based;
+            compare(&member.engine, &member.head, &self.version(newest))?;
+        }
+        Ok(())
+    }
+
+    fn pack(&self, member: &mut Member) -> Result<(), String> {
+        if self.checkpoints.get() > 0 {
+            // It would wait, by the clock.
+            return Ok(());
+        }
+        let (process, engine) = (member.process.clone(), Rc::clone(&member.engine));
+        let syncs = self.syncs.get();
+        let quiet = self.quiet.get() || syncs > 0;
+        let lock = match engine.lock() {
+            Ok(lock) => lock,
+            Err(error) => return self.excused(&process, "locking", &error),
+        };
+        let Some(tid) = self.catch_up(&process, &engine)? else { return Ok(()) };
+        let settled = with(&self.quiet, quiet, || {
+            with(&self.syncs, syncs + 1, || member.engine.settle(tid))
+        });
+        if process.is_dead() {
+            return Ok(());
+        }
+        settled.map_err(|error| format!("settling commit {tid}: {error}"))?;
+        self.acknowledge(tid)?;
+        let Some(_) = self.moved_on(member, tid)? else { return Ok(()) };
+        let oldest = index_of(member.engine.oldest());
+        let keep = match self.once_in(2) {
+            true => index_of(tid),
+            false => oldest + self.index(index_of(tid) - oldest + 1),
+        };
+        let held_bytes_max = if self.once_in(4) { 0 } else { u64::MAX };
+        self.tell(|told| {
+            told.oldest = *told.oldest.start()..=keep.max(*told.oldest.end());
+            told.held = true;
+            Ok(())
+        })?;
+        let pinned = pinned(member);
+        let checkpoints = self.checkpoints.get() + 1;
+        let packed = with(&self.checkpoints, checkpoints, || {
+            member.engine.pack(Tid(keep as u64), &pinned, held_bytes_max)
+        });
+        if process.is_dead() {
+            return Ok(());
+        }
+        let packed = match packed {
+            Ok(packed) => packed,
+            Err(error) => return self.excused(&process, "pack", &error),
+        };
+        drop(lock);
+        self.count("pack beside others");
+        let oldest = index_of(packed.oldest);
+        self.tell(|told| {
+            told.oldest = oldest..=oldest;
+            Ok(())
+        })?;
+        (member.head, member.generation) = (packed.head, member.engine.generation());
+        compare(&member.engine, &member.head, &self.version(tid))?;
+        self.look_again(member)
+    }
+}
+
+fn pinned(member: &Member) -> Vec<Arc<State>> {
+    member.snapshots.iter().map(|snapshot| Arc::new(snapshot.state.clone())).collect()
+}
