@@ -78,6 +78,38 @@ pub enum Bug {
     DataSumNotChecked,
     /// Inline pages are looked for one page too far.
     InlinePageOff,
+    /// A record that another process is still writing is taken in.
+    HalfRecordTaken,
+    /// The name that another process gave to a log file is taken to be durable.
+    NewFileTrusted,
+    /// A log that another process packed is appended to.
+    NewChainMissed,
+    /// Who commits leaves the torn record of a dead process.
+    DeadTailNotCut,
+    /// Space that records of other processes name is taken for free.
+    OthersSpaceForgotten,
+    /// Log files that another process may open are deleted.
+    FormerLogRemoved,
+    /// A sync of another process that began before the record counts.
+    OthersSyncTrusted,
+    /// A commit is told to others before it is durable.
+    ToldBeforeSync,
+    /// Who begins sees a commit that is not durable.
+    NewestUnsettled,
+    /// A checkpoint is written although another process packed.
+    PackBeforeCheckpointMissed,
+    /// Opening deletes what living processes are writing.
+    LeftoversOfLiving,
+    /// Others are not told of records whose sync failed.
+    FailedSyncForgotten,
+    /// Space is given out in a file that another process has locked.
+    OthersFileTaken,
+    /// The log is not read on after a data file was locked.
+    LockedWithoutLook,
+    /// A pack raises the floor after it looked at the places.
+    FloorAfterPlaces,
+    /// A pack does not look at the snapshots of other processes.
+    OthersPinsIgnored,
 }
 
 /// Whether `bug` is planted.
@@ -147,5 +179,21 @@ mod switch {
         (Bug::SealNotChecked, "checksums of sectors are not compared"),
         (Bug::DataSumNotChecked, "a check does not compare checksums of data"),
         (Bug::InlinePageOff, "inline pages are off by one page"),
+        (Bug::HalfRecordTaken, "a record that another is still writing is taken in"),
+        (Bug::NewFileTrusted, "the name that another gave to a log file is trusted"),
+        (Bug::NewChainMissed, "a log that another packed is appended to"),
+        (Bug::DeadTailNotCut, "the torn record of a dead process is not cut"),
+        (Bug::OthersSpaceForgotten, "space that records of others name is free"),
+        (Bug::FormerLogRemoved, "log files that another may open are deleted"),
+        (Bug::OthersSyncTrusted, "another's sync that began before the record counts"),
+        (Bug::ToldBeforeSync, "a commit is told to others before it is durable"),
+        (Bug::NewestUnsettled, "who begins sees a commit that is not durable"),
+        (Bug::PackBeforeCheckpointMissed, "a checkpoint is written after a pack of another"),
+        (Bug::LeftoversOfLiving, "opening deletes what the living are writing"),
+        (Bug::FailedSyncForgotten, "others are not told that a sync failed"),
+        (Bug::OthersFileTaken, "space is given out in a file of another"),
+        (Bug::LockedWithoutLook, "the log is not read on after a file was locked"),
+        (Bug::FloorAfterPlaces, "a pack raises the floor after it looked"),
+        (Bug::OthersPinsIgnored, "a pack does not look at others' snapshots"),
     ];
 }

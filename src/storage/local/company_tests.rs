@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
 use crate::storage::backend::FileSystem;
-use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
+use crate::storage::backend::simulated::{Fault, FaultKind, Simulated, Survival};
 use crate::sync::thread;
 use crate::units::PAGE_LEN;
 
@@ -203,6 +203,100 @@ fn a_torn_record_of_a_dead_process_is_cut_by_the_next_who_commits() {
     let head = commit_after_all(&other, 1, 4, true);
     assert_eq!(head.tid, Tid(2));
     healthy(&other);
+}
+
+/// Found by the crash enumerator: who begins a log file makes the commits before it durable, and
+/// saw them then, but did not tell the others.
+#[test]
+fn a_commit_that_one_process_sees_the_others_see() {
+    let disk = new_store();
+    let ((one, head), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let mut head = head;
+    while one.log.tail().position.file == 0 {
+        let page = [7; PAGE_LEN];
+        let record = one.append(&draft_of_page(&head, &page)).unwrap();
+        head = head.apply(&record).unwrap();
+    }
+    let newest = one.newest().unwrap();
+    assert_eq!(newest.next(), head.tid);
+    assert_eq!(other.newest().unwrap(), newest);
+}
+
+/// Found by the crash enumerator: a process died between giving a name to a log file and the sync
+/// of the directory, and one that was open already committed there.
+#[test]
+fn what_a_dead_process_named_is_durable_before_another_commits_there() {
+    let rolls = |one: &LocalEngine| {
+        while one.log.tail().position.file == 0 {
+            let _lock = one.lock().unwrap();
+            let newest = one.catch_up().unwrap();
+            if commit(one, &one.load(newest).unwrap(), 0, 1, true).is_err() {
+                return;
+            }
+        }
+        panic!("it does not die");
+    };
+    let packs = |one: &LocalEngine| {
+        let _lock = one.lock().unwrap();
+        assert!(one.pack(Tid(2), &[], u64::MAX).is_err());
+    };
+    for (dies, commits) in [(&rolls as &dyn Fn(&LocalEngine), 1), (&packs, 3)] {
+        let disk = new_store();
+        let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+        (0..commits).for_each(|round| drop(commit_after_all(&one, round, 1, true)));
+        disk.set_fault(Some(Fault { call: 0, kind: FaultKind::KilledAtSyncDir, lasting: true }));
+        dies(&one);
+        drop(one);
+        disk.set_fault(None);
+        let head = commit_after_all(&other, 1, 4, true);
+        assert!(disk.list("log").unwrap().len() > 1, "there is a new file");
+        let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+        let (engine, found) = open(&image, Mode::ReadWrite);
+        assert_eq!(found.tid, head.tid);
+        healthy(&engine);
+    }
+}
+
+/// Found by the crash enumerator: a process created a data file and had not made its name durable
+/// when another one, which had made those before it durable, wrote there.
+#[test]
+fn a_data_file_that_another_process_created_gets_a_durable_name() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    commit_after_all(&other, 0, 40, false);
+    let wish = Allocation { pages: 40, align_pages: 1, phase_pages: 0, near: None };
+    assert_eq!(one.allocate(&wish).unwrap().file, 1);
+    drop(one);
+    let head = commit_after_all(&other, 0, 40, false);
+    let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+    let (engine, found) = open(&image, Mode::ReadWrite);
+    assert_eq!(found.tid, head.tid);
+    healthy(&engine);
+}
+
+/// Found by the crash enumerator: who looked for space took in a record of which the pages were
+/// not there yet, and went on behind it when it had been cut.
+#[test]
+fn a_record_of_which_pages_are_missing_is_not_taken_in_by_who_looks_for_space() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let head = commit_after_all(&one, 0, 4, true);
+    assert_eq!(other.newest().unwrap(), head.tid);
+    let tail = one.log.tail().position;
+    // It dies when the metadata of its record is there, and its page is not.
+    one.append(&draft_of_page(&head, &[7; PAGE_LEN])).unwrap();
+    let file = disk.open(&log_path(tail.file), Access::Write).unwrap();
+    file.set_len((tail.page + 1) * PAGE_BYTES).unwrap();
+    let wish = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
+    other.allocate(&wish).unwrap();
+    drop(one);
+    let (third, found) = open(&disk, Mode::ReadWrite);
+    assert_eq!(found.tid, head.tid);
+    let next = commit_after_all(&other, 1, 4, true);
+    assert_eq!(next.tid, Tid(2));
+    assert_eq!(third.newest().unwrap(), next.tid);
+    drop((other, third));
+    healthy(&open(&disk, Mode::ReadWrite).0);
 }
 
 #[test]

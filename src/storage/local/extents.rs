@@ -60,8 +60,9 @@ struct Inner {
 #[derive(Default)]
 struct Dirty {
     files: BTreeSet<u32>,
-    // The names of files in `data` may not be durable.
-    names: bool,
+    // Files of which the names are durable for certain. Who created another one may have died, or
+    // be about to make its name durable, whenever that was.
+    named: BTreeSet<u32>,
     // Bytes of a file that were written in one piece and whose write-back has not begun.
     runs: BTreeMap<u32, (u64, u64)>,
 }
@@ -111,8 +112,7 @@ impl Extents {
             cap_pages,
             locking: Mutex::new(()),
             inner: Mutex::new(inner),
-            // Who created the files that are there may have died before their names were durable.
-            dirty: Mutex::new(Dirty { names: !planted(Bug::DataNameTrusted), ..Dirty::default() }),
+            dirty: Mutex::default(),
             syncing: Mutex::new(()),
             open: RwLock::new(BTreeMap::new()),
         }
@@ -135,12 +135,12 @@ impl Extents {
         let mut open = self.open.write();
         let path = data_path(number);
         let file = match self.files.try_open(&path, self.files.access())? {
-            Some(file) => file,
-            None => {
-                let file = self.files.create(&path)?;
-                self.dirty.lock().names = true;
+            Some(file) if planted(Bug::DataNameTrusted) => {
+                self.dirty.lock().named.insert(number);
                 file
             }
+            Some(file) => file,
+            None => self.files.create(&path)?,
         };
         Ok(open.entry(number).or_insert(file).clone())
     }
@@ -207,10 +207,12 @@ impl Extents {
     ) -> Result<bool, StorageError> {
         let _locking = self.locking.lock();
         for &number in files {
-            if self.inner.lock().mine.contains(&number) || !self.members.try_lock_data(number)? {
+            let is_mine = self.inner.lock().mine.contains(&number);
+            if is_mine || !(self.members.try_lock_data(number)? || planted(Bug::OthersFileTaken)) {
                 continue;
             }
-            if let Err(error) = catch_up() {
+            let caught = if planted(Bug::LockedWithoutLook) { Ok(()) } else { catch_up() };
+            if let Err(error) = caught {
                 self.members.unlock_data(number);
                 return Err(error);
             }
@@ -314,15 +316,15 @@ impl Extents {
         if self.files.latch().is_shut() {
             return Err(StorageError::Poisoned);
         }
-        let dirty = std::mem::take(&mut *self.dirty.lock());
-        for number in dirty.files.into_iter().filter(|_| !planted(Bug::DataNotSynced)) {
+        let (files, are_named) = self.dirty.lock().take();
+        for &number in files.iter().filter(|_| !planted(Bug::DataNotSynced)) {
             self.file(number)?.sync()?;
         }
-        if dirty.names && !planted(Bug::DataNameNotSynced) {
-            self.files.sync_dir("data")
-        } else {
-            Ok(())
+        if !are_named && !planted(Bug::DataNameNotSynced) {
+            self.files.sync_dir("data")?;
+            self.dirty.lock().named.extend(files);
         }
+        Ok(())
     }
 
     /// Says that a record names extents from now on.
@@ -479,6 +481,14 @@ impl Inner {
 }
 
 impl Dirty {
+    /// The files that were written, which are taken out, and whether all their names are durable.
+    fn take(&mut self) -> (BTreeSet<u32>, bool) {
+        self.runs.clear();
+        let files = std::mem::take(&mut self.files);
+        let are_named = files.is_subset(&self.named);
+        (files, are_named)
+    }
+
     /// Notes a write. Returns the range whose write-back shall begin, if one is long enough.
     fn note(&mut self, file: u32, offset: u64, len: u64) -> Option<(u64, u64)> {
         self.files.insert(file);

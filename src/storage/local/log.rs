@@ -160,6 +160,12 @@ impl Log {
         self.files.sync_dir("log")
     }
 
+    /// Makes durable what another process gave names to, which may have died before it did so.
+    fn require_named(&self) -> Result<(), StorageError> {
+        let writes = self.files.is_writable() && !self.files.latch().is_shut();
+        if writes && !planted(Bug::NewFileTrusted) { self.sync_names() } else { Ok(()) }
+    }
+
     pub(super) fn chain(&self) -> Chain {
         self.inner.lock().chain
     }
@@ -606,11 +612,14 @@ impl Log {
     ///
     /// Who holds the commit lock may `cut`: then what is not whole is what a dead process left.
     /// Otherwise somebody may be writing it just now, and it is left for later.
+    /// Inline pages are looked at unless all up to `until` is durable: who takes in a record
+    /// without them would go on behind it when its writer is dead and another has cut it.
     pub(super) fn read_on(&self, until: Tid, cut: bool) -> Result<ReadOn, StorageError> {
         let mut inner = self.inner.lock();
         let mut records = Vec::new();
+        let check_inline = until == Tid(u64::MAX) && !planted(Bug::HalfRecordTaken);
         while inner.tail.tid < until {
-            match self.step(&inner.tail, inner.chain.last, cut)? {
+            match self.step(&inner.tail, inner.chain.last, cut || check_inline)? {
                 Step::Record(record, tail, _) => {
                     inner.chain.last = tail.position.file;
                     inner.allocated_end_bytes = 0;
@@ -624,13 +633,16 @@ impl Log {
                         break;
                     };
                     let header = LogHeader::read(&file, &self.store, next)?;
+                    self.require_named()?;
                     if header.chain_base != inner.chain.first {
                         return Ok(ReadOn::NewChain);
                     }
                     inner.chain.last = next;
                 }
                 Step::Broken { at, damage: None, .. } if cut => {
-                    self.cut(at)?;
+                    if !planted(Bug::DeadTailNotCut) {
+                        self.cut(at)?;
+                    }
                     inner.tail.position = at;
                     inner.chain.last = at.file;
                     inner.allocated_end_bytes = 0;

@@ -300,7 +300,8 @@ fn opened_to_write(
         members.forget();
     }
     members.prepare();
-    let how = How { until: Tid(u64::MAX), mend: true, tidy: alone };
+    let how =
+        How { until: Tid(u64::MAX), mend: true, tidy: alone || planted(Bug::LeftoversOfLiving) };
     let found = recovery::recover(files, store, options, how);
     if alone {
         members.unlock_readers();
@@ -467,9 +468,12 @@ impl LocalEngine {
         loop {
             match self.log.read_on(until, cut)? {
                 ReadOn::Here(records) => {
-                    records.iter().for_each(|record| self.extents.commit(record));
+                    if !planted(Bug::OthersSpaceForgotten) {
+                        records.iter().for_each(|record| self.extents.commit(record));
+                    }
                     return Ok(());
                 }
+                ReadOn::NewChain if planted(Bug::NewChainMissed) => return Ok(()),
                 ReadOn::NewChain => self.open_again(until)?,
             }
         }
@@ -510,7 +514,8 @@ impl LocalEngine {
         let first = self.log.chain().first;
         let others = self.members.others_pins()?;
         let may_look = |chain: Told| !matches!(chain, Told::Number(n) if n >= u64::from(first));
-        if others.iter().any(|&(_, _, chain)| may_look(chain)) {
+        let is_seen = !planted(Bug::FormerLogRemoved);
+        if is_seen && others.iter().any(|&(_, _, chain)| may_look(chain)) {
             self.leftovers.store(true, Ordering::Release);
             return Ok(());
         }
@@ -525,7 +530,9 @@ impl LocalEngine {
     }
 
     fn unknown(&self, tid: Tid, source: StorageError) -> StorageError {
-        self.members.set_unsettled();
+        if !planted(Bug::FailedSyncForgotten) {
+            self.members.set_unsettled();
+        }
         StorageError::Unknown { tid, source: Box::new(source) }
     }
 }
@@ -590,6 +597,13 @@ impl CommitLog for LocalEngine {
             // Whoever is at it may have begun before our record was there, or be stopped.
             // Without an answer we sync beside them: the record is there, so nothing may fail now.
             let locked = self.members.try_lock_sync();
+            if planted(Bug::OthersSyncTrusted) && matches!(locked, Ok(false)) {
+                self.log.set_durable(tid);
+                break;
+            }
+            if planted(Bug::ToldBeforeSync) {
+                self.members.publish(tid);
+            }
             if !matches!(locked, Ok(false)) || begin.elapsed() > SYNC_PATIENCE {
                 let synced = self.log.sync();
                 if matches!(locked, Ok(true)) {
@@ -607,7 +621,17 @@ impl CommitLog for LocalEngine {
     fn newest(&self) -> Result<Tid, StorageError> {
         let known = self.log.durable();
         match self.members.newest() {
-            Some(newest) if newest <= known => Ok(known),
+            _ if planted(Bug::NewestUnsettled) => {
+                self.read_on(Tid(u64::MAX), false)?;
+                Ok(self.log.tail().tid)
+            }
+            Some(newest) if newest <= known => {
+                // A commit that one process sees all see.
+                if newest < known && self.files.is_writable() {
+                    self.members.publish(known);
+                }
+                Ok(known)
+            }
             Some(newest) => {
                 self.read_on(newest, false)?;
                 self.log.set_durable(newest.min(self.log.tail().tid));
@@ -701,7 +725,7 @@ impl Engine for LocalEngine {
         // A pack, which waits from now on, may have come before.
         let generation = self.log.generation();
         self.read_on(Tid(u64::MAX), false)?;
-        match generation == self.log.generation() {
+        match generation == self.log.generation() || planted(Bug::PackBeforeCheckpointMissed) {
             true => self.write_checkpoint(state),
             false => Ok(state.clone()),
         }

@@ -131,10 +131,13 @@ fn look_at_others(
 ) -> Result<Looked, StorageError> {
     let (members, chain) = (&engine.members, engine.log.chain());
     // Before the places are looked at: invariant 1 of `members`.
-    members.set_floor(wanted);
+    if !planted(Bug::FloorAfterPlaces) {
+        members.set_floor(wanted);
+    }
     let mut older = Vec::new();
     for (place, snapshot, _) in members.others_pins()? {
         match snapshot {
+            _ if planted(Bug::OthersPinsIgnored) => {}
             Told::Number(tid) if tid >= wanted.0 => {}
             Told::Number(tid) => older.push((place, Tid(tid))),
             // It has not said yet what it looks at, or somebody else wrote there.
@@ -150,6 +153,9 @@ fn look_at_others(
             _ => recovery::beginning(&engine.log, chain)?.1.space,
         };
         older.retain(|&(place, tid)| !members.is_expired(place, tid));
+    }
+    if planted(Bug::FloorAfterPlaces) {
+        members.set_floor(wanted);
     }
     let Some(oldest) = older.iter().map(|&(_, tid)| tid.max(chain.oldest)).min() else {
         return Ok(Looked { keep: wanted, held });
