@@ -39,6 +39,7 @@ pub(crate) fn run(dice: &mut Dice, count: usize) -> Run {
         acknowledged,
         oldest: from..=to,
         held: false,
+        group: 1,
     };
     let (changes, head, oldest) = told[0];
     story.note(0, Phase { exists: false, ..phase(head, head, oldest, oldest) });

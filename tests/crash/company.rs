@@ -28,6 +28,7 @@ use zbigarray::storage::backend::simulated::{FaultKind, Simulated};
 use zbigarray::storage::engine::{CommitLog, Company as _, Engine};
 use zbigarray::storage::extent::Place;
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
+use zbigarray::storage::record::Record;
 use zbigarray::storage::state::State;
 use zbigarray::storage::words::PrivateWords;
 use zbigarray::units::Tid;
@@ -81,6 +82,7 @@ impl Told {
             acknowledged: self.acknowledged,
             oldest: self.oldest.clone(),
             held: self.held,
+            group: u64::MAX,
         }
     }
 
@@ -100,8 +102,9 @@ impl Told {
     }
 }
 
-/// A state that a process looks at.
-struct Snapshot {
+/// A state, and the generation of log files in which it was loaded.
+#[derive(Clone)]
+struct Known {
     state: State,
     generation: u64,
 }
@@ -110,11 +113,12 @@ struct Snapshot {
 struct Member {
     process: Process,
     engine: Rc<LocalEngine>,
-    head: State,
-    generation: u64,
+    // The newest durable commit it knows, and the end of the log when it had the commit lock.
+    head: Known,
+    tip: Known,
     waiting: Option<Prepared>,
     unsettled: Option<Tid>,
-    snapshots: Vec<Snapshot>,
+    snapshots: Vec<Known>,
     places: BTreeSet<Place>,
 }
 
@@ -230,6 +234,36 @@ fn with<T: Copy, R>(cell: &Cell<T>, value: T, call: impl FnOnce() -> R) -> R {
     result
 }
 
+impl Known {
+    /// Moves on to commit `tid` as the layers above do; `false` if the process is dead.
+    fn move_on(
+        &mut self,
+        tid: Tid,
+        process: &Process,
+        engine: &LocalEngine,
+    ) -> Result<bool, String> {
+        while self.state.tid < tid || self.generation != engine.generation() {
+            let now = engine.generation();
+            let tid = tid.max(self.state.tid);
+            let state = match now == self.generation {
+                true => engine.records(self.state.tid, tid).and_then(|records| {
+                    let next = |state: State, record: &Arc<Record>| state.apply(record);
+                    records.iter().try_fold(self.state.clone(), next)
+                }),
+                false => engine.load(tid),
+            };
+            if process.is_dead() {
+                return Ok(false);
+            }
+            if now == engine.generation() {
+                let failed = |error| format!("moving on to commit {tid}: {error}");
+                *self = Self { state: state.map_err(failed)?, generation: now };
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl Company {
     fn index(&self, len: usize) -> usize {
         self.told.borrow_mut().dice.index(len)
@@ -296,7 +330,7 @@ impl Company {
         match &mut *slot {
             None => *slot = self.open(seat)?,
             Some(member) => {
-                if self.act(member)? {
+                if self.act(member)? || member.process.has_failed() {
                     self.count("process ended");
                     *slot = None;
                 }
@@ -316,6 +350,10 @@ impl Company {
     /// What went wrong must have a cause.
     fn excused(&self, process: &Process, what: &str, error: &StorageError) -> Result<(), String> {
         if process.is_dead() {
+            return Ok(());
+        }
+        if process.has_failed() {
+            self.count("failed sync");
             return Ok(());
         }
         if is_in_the_way(error) {
@@ -350,15 +388,14 @@ impl Company {
             Mode::ReadWrite => self.acknowledge(head.tid)?,
             Mode::ReadOnly => self.tell(|told| told.appended(index_of(head.tid)))?,
         }
-        compare(&engine, &head, &self.version(head.tid))?;
-        let generation = engine.generation();
+        let head = Known { state: head, generation: engine.generation() };
         let (snapshots, places) = (Vec::new(), BTreeSet::new());
         let (waiting, unsettled) = (None, None);
         Ok(Some(Member {
             process,
             engine: Rc::new(engine),
+            tip: head.clone(),
             head,
-            generation,
             waiting,
             unsettled,
             snapshots,
@@ -367,7 +404,8 @@ impl Company {
     }
 
     fn doom(&self, process: &Process, calls: usize) {
-        const KINDS: [FaultKind; 4] = [
+        const KINDS: [FaultKind; 5] = [
+            FaultKind::Eio,
             FaultKind::Killed,
             FaultKind::Killed,
             FaultKind::KilledAtSync,
@@ -412,14 +450,14 @@ impl Company {
         if member.waiting.is_some() || member.process.is_dead() {
             return Ok(());
         }
-        let versions = self.told.borrow().versions[..=index_of(member.head.tid)].to_vec();
+        let versions = self.told.borrow().versions[..=index_of(member.head.state.tid)].to_vec();
         let flavors = [Flavor::Mixed, Flavor::Mixed, Flavor::Small, Flavor::Names, Flavor::Long];
         let flavor = flavors[self.index(flavors.len())];
         let (mut dice, mut events) = (Dice::new(&[self.next()]), Events::new());
         let prepared = Prepared::new(
             &mut Site {
                 engine: &member.engine,
-                head: &member.head,
+                head: &member.head.state,
                 versions: &versions,
                 oldest: index_of(member.engine.oldest()).min(versions.len() - 1),
                 dice: &mut dice,
@@ -461,11 +499,17 @@ impl Company {
             }
         };
         let Some(tid) = self.catch_up(&process, &engine)? else { return Ok(()) };
-        let head = self.moved_on(member, tid)?;
-        let Some(head) = head else { return Ok(()) };
+        if !member.tip.move_on(tid, &process, &engine)? {
+            return Ok(());
+        }
+        let head = member.tip.state.clone();
         let version = self.version(tid);
         if self.once_in(4) {
-            compare(&member.engine, &head, &version)?;
+            let compared = compare(&member.engine, &head, &version);
+            if process.is_dead() {
+                return Ok(());
+            }
+            compared?;
         }
         let Some((draft, next)) = prepared.draft(&head, &version) else {
             prepared.abort(&member.engine);
@@ -485,6 +529,8 @@ impl Company {
             _ if process.is_dead() => {}
             Ok(record) => {
                 self.tell(|told| told.appended(index_of(record.tid)))?;
+                let next = head.apply(&record).map_err(|error| format!("applying: {error}"))?;
+                member.tip.state = next;
                 prepared.give_rest_back(&member.engine, &record);
                 member.unsettled = Some(record.tid);
                 self.count("commit");
@@ -508,7 +554,10 @@ impl Company {
         if process.is_dead() {
             return Ok(None);
         }
-        let tid = caught.map_err(|error| format!("catching up: {error}"))?;
+        let tid = match caught {
+            Ok(tid) => tid,
+            Err(error) => return self.excused(process, "catching up", &error).map(|()| None),
+        };
         self.tell(|told| {
             told.appended(index_of(tid))?;
             let newest = told.versions.len() - 1;
@@ -522,29 +571,6 @@ impl Company {
         Ok(Some(tid))
     }
 
-    /// The state of commit `tid`, as the layers above find it. `None` if it is dead.
-    fn moved_on(&self, member: &mut Member, tid: Tid) -> Result<Option<State>, String> {
-        let Member { engine, process, head, generation, .. } = member;
-        while head.tid < tid || *generation != engine.generation() {
-            let now = engine.generation();
-            let tid = tid.max(head.tid);
-            let state = match now == *generation {
-                true => engine.records(head.tid, tid).and_then(|records| {
-                    records.iter().try_fold(head.clone(), |state, record| state.apply(record))
-                }),
-                false => engine.load(tid),
-            };
-            if process.is_dead() {
-                return Ok(None);
-            }
-            if now == engine.generation() {
-                *head = state.map_err(|error| format!("moving on to commit {tid}: {error}"))?;
-                *generation = now;
-            }
-        }
-        Ok(Some(head.clone()))
-    }
-
     /// Waits until what it appended is durable.
     fn settle(&self, member: &mut Member) -> Result<(), String> {
         let Some(tid) = member.unsettled.take().filter(|_| !member.process.is_dead()) else {
@@ -554,18 +580,22 @@ impl Company {
         let syncs = self.syncs.get();
         // Beside a sync under way it waits, by the clock: then nothing may depend on how often.
         let quiet = self.quiet.get() || syncs > 0;
-        let settled = with(&self.quiet, quiet, || {
-            with(&self.syncs, syncs + 1, || member.engine.settle(tid))
-        });
+        let settled =
+            with(&self.quiet, quiet, || with(&self.syncs, syncs + 1, || member.engine.settle(tid)));
         match settled {
             _ if member.process.is_dead() => Ok(()),
             Ok(()) => {
                 if self.disk.changes_count() == before {
                     self.count("settled by another");
                 }
-                self.acknowledge(tid)
+                self.acknowledge(tid)?;
+                let (head, tip) = (&mut member.head, &member.tip);
+                if head.generation == tip.generation && tip.state.tid == tid {
+                    *head = tip.clone();
+                }
+                Ok(())
             }
-            Err(error) => Err(format!("settling commit {tid}: {error}")),
+            Err(error) => self.excused(&member.process, "settling", &error),
         }
     }
 
@@ -596,11 +626,12 @@ impl Company {
                 true => self.acknowledge(newest)?,
                 false => self.tell(|told| told.appended(index_of(newest)))?,
             }
-            let Some(state) = self.moved_on(member, newest)? else { return Ok(()) };
-            let (tid, generation) = (state.tid, member.generation);
-            member.snapshots.push(Snapshot { state, generation });
+            if !member.head.move_on(newest, &member.process, &member.engine)? {
+                return Ok(());
+            }
+            member.snapshots.push(member.head.clone());
             self.pin(member);
-            if member.engine.floor() <= tid {
+            if member.engine.floor() <= member.head.state.tid {
                 self.count("snapshot");
                 return self.compare_snapshot(member, member.snapshots.len() - 1);
             }
@@ -643,17 +674,22 @@ impl Company {
             Ok(newest) => newest,
             Err(error) => return self.excused(&member.process, "looking", &error),
         };
-        let Some(state) = self.moved_on(member, newest)? else { return Ok(()) };
+        if !member.head.move_on(newest, &member.process, &member.engine)? {
+            return Ok(());
+        }
+        let state = member.head.state.clone();
         let checkpoints = self.checkpoints.get() + 1;
         let written = with(&self.checkpoints, checkpoints, || member.engine.checkpoint(&state));
         if member.process.is_dead() {
             return Ok(());
         }
-        let based = written.map_err(|error| format!("checkpoint: {error}"))?;
+        let based = match written {
+            Ok(based) => based,
+            Err(error) => return self.excused(&member.process, "checkpoint", &error),
+        };
         self.count("checkpoint");
-        if member.generation == member.engine.generation() && member.head.tid == based.tid {
-            member.head = based;
-            compare(&member.engine, &member.head, &self.version(newest))?;
+        if member.head.generation == member.engine.generation() {
+            member.head.state = based;
         }
         Ok(())
     }
@@ -671,15 +707,18 @@ impl Company {
             Err(error) => return self.excused(&process, "locking", &error),
         };
         let Some(tid) = self.catch_up(&process, &engine)? else { return Ok(()) };
-        let settled = with(&self.quiet, quiet, || {
-            with(&self.syncs, syncs + 1, || member.engine.settle(tid))
-        });
+        let settled =
+            with(&self.quiet, quiet, || with(&self.syncs, syncs + 1, || member.engine.settle(tid)));
         if process.is_dead() {
             return Ok(());
         }
-        settled.map_err(|error| format!("settling commit {tid}: {error}"))?;
+        if let Err(error) = settled {
+            return self.excused(&process, "settling", &error);
+        }
         self.acknowledge(tid)?;
-        let Some(_) = self.moved_on(member, tid)? else { return Ok(()) };
+        if !member.tip.move_on(tid, &process, &engine)? {
+            return Ok(());
+        }
         let oldest = index_of(member.engine.oldest());
         let keep = match self.once_in(2) {
             true => index_of(tid),
@@ -703,15 +742,20 @@ impl Company {
             Ok(packed) => packed,
             Err(error) => return self.excused(&process, "pack", &error),
         };
-        drop(lock);
         self.count("pack beside others");
         let oldest = index_of(packed.oldest);
         self.tell(|told| {
             told.oldest = oldest..=oldest;
             Ok(())
         })?;
-        (member.head, member.generation) = (packed.head, member.engine.generation());
-        compare(&member.engine, &member.head, &self.version(tid))?;
+        member.head = Known { state: packed.head, generation: engine.generation() };
+        member.tip = member.head.clone();
+        let compared = compare(&engine, &member.head.state, &self.version(tid));
+        drop(lock);
+        if process.is_dead() {
+            return Ok(());
+        }
+        compared.map_err(|why| format!("packed: {why}"))?;
         self.look_again(member)
     }
 }

@@ -283,7 +283,10 @@ impl Prepared {
         pages: PageRange,
     ) -> Result<(), StorageError> {
         let tid = site.any_kept();
-        let Some(held) = site.versions[usize::try_from(tid).unwrap()].arrays.get(name).cloned() else { return Ok(()) };
+        let Some(held) = site.versions[usize::try_from(tid).unwrap()].arrays.get(name).cloned()
+        else {
+            return Ok(());
+        };
         if held.bytes.len() as u64 / PAGE_LEN as u64 <= pages.end {
             return Ok(());
         }

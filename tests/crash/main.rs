@@ -165,8 +165,11 @@ fn run(options: &Options) -> ExitCode {
     match hunt::hunt(options) {
         Ok(summary) => {
             println!("crash: {}", told(&summary));
-            let missing: Vec<_> =
-                WANTED.iter().chain(&company::WANTED).filter(|event| !summary.events.contains_key(*event)).collect();
+            let missing: Vec<_> = WANTED
+                .iter()
+                .chain(&company::WANTED)
+                .filter(|event| !summary.events.contains_key(*event))
+                .collect();
             if options.only.is_some() || missing.is_empty() {
                 return ExitCode::SUCCESS;
             }

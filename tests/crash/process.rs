@@ -42,6 +42,8 @@ struct Life {
     disk: Simulated,
     words: Arc<PrivateWords>,
     dead: AtomicBool,
+    // A sync of it failed.
+    failed: AtomicBool,
     // It dies at the call that comes after so many, or at the next one of a kind.
     doom: Mutex<Option<(usize, FaultKind)>>,
     locked: Mutex<Vec<(Weak<dyn BackendFile>, u64)>>,
@@ -73,7 +75,9 @@ impl Life {
         let mut doom = self.doom.lock().unwrap();
         match &mut *doom {
             Some((left, _)) if *left > 0 => *left -= 1,
-            Some((_, kind)) if *kind == own || *kind == FaultKind::Killed => {
+            Some((_, kind))
+                if *kind == own || *kind == FaultKind::Killed && own != FaultKind::Eio =>
+            {
                 *doom = None;
                 return true;
             }
@@ -119,6 +123,7 @@ impl Process {
             disk: disk.clone(),
             words: Arc::clone(words),
             dead: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             doom: Mutex::new(None),
             locked: Mutex::default(),
         }))
@@ -130,6 +135,11 @@ impl Process {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.0.is_dead()
+    }
+
+    /// Whether a sync of it failed: then it must end.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
     }
 
     /// Kills it.
@@ -265,7 +275,18 @@ impl BackendFile for ProcessFile {
     fn start_writeback(&self, _offset_bytes: u64, _len_bytes: u64) {}
 
     fn sync_data(&self) -> io::Result<()> {
-        self.life.call(FaultKind::KilledAtSync, || self.file.sync_data(), || {})
+        let fails = self.is_log && self.life.is_due(FaultKind::Eio);
+        let call = || {
+            if fails {
+                self.life.failed.store(true, Ordering::Relaxed);
+                let failing = Fault { call: 0, kind: FaultKind::Eio, lasting: false };
+                self.life.disk.set_fault(Some(failing));
+            }
+            let result = self.file.sync_data();
+            self.life.disk.set_fault(None);
+            result
+        };
+        self.life.call(FaultKind::KilledAtSync, call, || {})
     }
 
     fn try_lock(&self, byte: u64, lock: ByteLock) -> io::Result<bool> {
@@ -276,9 +297,8 @@ impl BackendFile for ProcessFile {
         let done = self.file.try_lock(byte, lock)?;
         if done {
             let mut locked = self.life.locked.lock().unwrap();
-            locked.retain(|(file, held)| {
-                *held != byte || !file.ptr_eq(&Arc::downgrade(&self.file))
-            });
+            locked
+                .retain(|(file, held)| *held != byte || !file.ptr_eq(&Arc::downgrade(&self.file)));
             if lock != ByteLock::None {
                 locked.push((Arc::downgrade(&self.file), byte));
             }

@@ -133,6 +133,8 @@ pub(crate) struct Program {
     is_torn: bool,
     /// Whether space may be held that no commit names.
     pub(crate) held: bool,
+    /// Most records that may have waited for one sync.
+    pub(crate) group: u64,
 }
 
 impl Program {
@@ -148,6 +150,7 @@ impl Program {
             acknowledged: 0,
             oldest: 0..=0,
             held: false,
+            group: 1,
         };
         story.note(0, nothing.clone());
         let mut created = false;
@@ -201,6 +204,7 @@ impl Program {
             unknown: false,
             is_torn: false,
             held: false,
+            group: 1,
         }
     }
 
@@ -244,8 +248,8 @@ impl Program {
     pub(crate) fn settle(&mut self) {
         let acknowledged = self.versions.len() - 1;
         let (versions, oldest) = (self.versions.clone().into(), self.oldest..=self.oldest);
-        let held = self.held;
-        let phase = Phase { exists: true, versions, acknowledged, oldest, held };
+        let (held, group) = (self.held, self.group);
+        let phase = Phase { exists: true, versions, acknowledged, oldest, held, group };
         self.story.note(self.disk.changes_count(), phase);
     }
 
@@ -254,8 +258,8 @@ impl Program {
         let acknowledged = self.versions.len() - 1;
         let versions = self.versions.iter().cloned().chain(issued).collect();
         let oldest = self.oldest..=oldest.max(self.oldest);
-        let held = self.held;
-        let phase = Phase { exists: true, versions, acknowledged, oldest, held };
+        let (held, group) = (self.held, self.group);
+        let phase = Phase { exists: true, versions, acknowledged, oldest, held, group };
         self.story.note(self.disk.changes_count() + 1, phase);
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Phase {
     pub(crate) oldest: RangeInclusive<usize>,
     /// Whether space may be held that no commit names: other processes looked at it.
     pub(crate) held: bool,
+    /// Most records that may have waited for one sync: none of them knows another to be durable.
+    pub(crate) group: u64,
 }
 
 /// The phases of a run, each with the number of changes it begins at.

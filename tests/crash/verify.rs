@@ -196,7 +196,7 @@ impl Examiner<'_> {
         let (options, dice_of_program) = (self.options.clone(), Dice::new(&[dice.next()]));
         let mut program =
             Program::on(disk.clone(), options, opened, versions, oldest, dice_of_program);
-        program.held = phase.held;
+        (program.held, program.group) = (phase.held, phase.group);
         program.story.note(0, phase.clone());
         program.settle();
         let worked = program.go_on(steps, flavor);
