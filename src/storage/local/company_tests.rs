@@ -172,9 +172,37 @@ fn log_files_stay_while_another_process_may_open_them() {
     commit_after_all(&one, 0, 1, true);
     other.newest().unwrap();
     other.pin(None, other.generation());
+    one.pin(None, one.generation());
     one.unpin(&[]).unwrap();
     assert_eq!(disk.list("log").unwrap().len(), 1);
     healthy(&one);
+}
+
+#[test]
+fn log_files_that_were_left_for_a_process_go_with_its_last_look_at_them() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    commit_after_all(&one, 0, 2, true);
+    other.newest().unwrap();
+    let (seen, generation) = (Arc::new(other.load(Tid(1)).unwrap()), other.generation());
+    other.pin(Some(Tid(1)), generation);
+    {
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        one.pack(Tid(1), &[], u64::MAX).unwrap();
+    }
+    commit_after_all(&one, 0, 2, true);
+    drop(one);
+    assert_eq!(disk.list("log").unwrap().len(), 2);
+    other.newest().unwrap();
+    healthy(&other);
+    other.pin(Some(Tid(1)), generation);
+    other.unpin(&[Arc::clone(&seen)]).unwrap();
+    assert_eq!(writers(&other, &seen, PAGES)[..3], [1, 1, 0]);
+    other.pin(None, other.generation());
+    other.unpin(&[]).unwrap();
+    assert_eq!(disk.list("log").unwrap().len(), 1);
+    healthy(&other);
 }
 
 #[test]

@@ -481,6 +481,8 @@ impl LocalEngine {
         let found = recovery::recover(&self.files, self.store(), &self.options, how)?;
         self.extents.go_over(found.head.space);
         self.log.become_other(&found.log);
+        // Those of the former chain may have been left for us.
+        self.leftovers.store(true, Ordering::Release);
         *self.checkpoint.lock() = None;
         if let Some(checkpoint) = found.checkpoint {
             self.adopt(checkpoint);
@@ -522,6 +524,14 @@ impl LocalEngine {
         }
         self.leftovers.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether log files of former chains are left that we need not open any more.
+    fn may_remove_leftovers(&self) -> bool {
+        let chain = u64::from(self.log.chain().first);
+        self.leftovers.load(Ordering::Acquire)
+            && self.files.is_writable()
+            && matches!(self.members.own_chain(), Told::Number(own) if own >= chain)
     }
 
     fn unknown(&self, tid: Tid, source: StorageError) -> StorageError {

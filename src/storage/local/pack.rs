@@ -41,7 +41,6 @@ use crate::storage::index::PageMap;
 use crate::storage::planted::{Bug, planted};
 use crate::storage::record::{Draft, DraftChange, DraftSource, Record};
 use crate::storage::state::{Space, State};
-use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 use crate::units::{PAGE_BYTES, Tid};
 
@@ -563,7 +562,7 @@ fn log_files(named: &Ranges) -> BTreeSet<u32> {
 
 /// See [`Engine::unpin`].
 pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), StorageError> {
-    if engine.leftovers.load(Ordering::Acquire) {
+    if engine.may_remove_leftovers() {
         engine.remove_leftovers()?;
     }
     if !engine.extents.has_limbo() && !engine.log.has_former_files() {
