@@ -182,6 +182,8 @@ impl Store {
         mode: Mode,
         options: &LocalOptions,
     ) -> Result<Self, StorageError> {
+        // Under a scheduler of threads a test says who shares words with whom.
+        let map_words = if cfg!(shuttle) { options.map_words } else { map_words };
         let options = LocalOptions { map_words, ..options.clone() };
         let (engine, state) = LocalEngine::open(backend, mode, &options)?;
         let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);

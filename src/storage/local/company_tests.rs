@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
 use crate::storage::backend::FileSystem;
-use crate::storage::backend::simulated::{Fault, FaultKind, Simulated};
+use crate::storage::backend::simulated::{Fault, FaultKind, Simulated, Survival};
 use crate::sync::thread;
 use crate::units::PAGE_LEN;
 
@@ -203,6 +203,24 @@ fn log_files_that_were_left_for_a_process_go_with_its_last_look_at_them() {
     other.unpin(&[]).unwrap();
     assert_eq!(disk.list("log").unwrap().len(), 1);
     healthy(&other);
+}
+
+#[test]
+fn a_commit_makes_the_name_of_a_data_file_durable_that_another_process_created() {
+    let disk = new_store();
+    let open = || open(&disk, Mode::ReadWrite).0;
+    let (one, other, third) = (open(), open(), open());
+    commit_after_all(&one, 0, 1, false);
+    let wish = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
+    assert_eq!(other.allocate(&wish).unwrap().file, 0);
+    let created = third.allocate(&wish).unwrap();
+    third.free(created, 1);
+    let head = commit_after_all(&one, 1, 1, false);
+    assert_eq!(created.file, 1);
+    let left = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+    let (engine, found) = self::open(&left, Mode::ReadWrite);
+    assert_eq!(writers(&engine, &found, PAGES), writers(&one, &head, PAGES));
+    healthy(&engine);
 }
 
 #[test]

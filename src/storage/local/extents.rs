@@ -134,14 +134,12 @@ impl Extents {
         }
         let mut open = self.open.write();
         let path = data_path(number);
-        let file = match self.files.try_open(&path, self.files.access())? {
-            Some(file) => file,
-            None => {
-                let file = self.files.create(&path)?;
-                self.dirty.lock().names = true;
-                file
-            }
+        let (file, trusted) = match self.files.try_open(&path, self.files.access())? {
+            // Another process may have created it and not have made its name durable.
+            Some(file) => (file, planted(Bug::DataNameTrusted)),
+            None => (self.files.create(&path)?, false),
         };
+        self.dirty.lock().names |= !trusted;
         Ok(open.entry(number).or_insert(file).clone())
     }
 
