@@ -97,3 +97,13 @@ fn a_pack_between_any_two_steps_of_a_begin_takes_nothing_away() {
 fn commits_that_write_with_several_threads_are_whole() {
     explore(|| World::new().run(&[large_writer, large_writer, reader, housekeeping]));
 }
+
+#[test]
+fn processes_see_snapshots_while_others_commit_and_pack() {
+    explore(|| World::shared().run_apart(&[writer, reader, packer]));
+}
+
+#[test]
+fn a_pack_of_another_process_between_any_two_steps_of_a_begin_takes_nothing_away() {
+    explore(|| World::shared().run_apart(&[beginner, packer]));
+}
