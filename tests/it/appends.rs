@@ -2,7 +2,8 @@
 
 use ndarray::{Array1, Array2, Ix1, Ix2, arr1, s};
 use zbigarray::{
-    ArrayOptions, CommitError, Conflict, CreateOptions, OpenOptions, Order, Store, Transaction,
+    ArrayOptions, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Order, Store,
+    Transaction,
 };
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -56,6 +57,22 @@ fn rows_are_moved_between_processes_as_between_threads() {
         [1, 2, 3].into_iter().chain((0..20).flat_map(|n| [n, n + 100])).collect();
     assert_eq!(content(&store), expected);
     assert_eq!(content(&again), expected);
+}
+
+#[test]
+fn rows_are_moved_although_another_process_packed_meanwhile() {
+    let (directory, store) = store();
+    let again = Store::open(directory.path().join("s"), OpenOptions::default()).unwrap();
+    let (one, other) = (store.begin().unwrap(), again.begin().unwrap());
+    append(&one, &[10]);
+    let rows = append(&other, &[20]);
+    one.commit().unwrap();
+    store.pack(Keep::Head).unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.range(), 4..5);
+    for store in [store, again] {
+        assert_eq!(content(&store), [1, 2, 3, 10, 20]);
+    }
 }
 
 #[test]

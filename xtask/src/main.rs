@@ -68,9 +68,9 @@ cargo xtask COMMAND
                     --every K: one run in K
   kill [--runs N] [--seed S]
                     processes killed while they commit, again and again on the same stores
-  isolation [--deaths N] [--processes N] [--seed S]
+  isolation [--deaths N] [--transactions N] [--processes N] [--seed S]
                     processes that write one store at once, killed and stopped; what they saw
-                    must be snapshots
+                    must be snapshots, and rows they appended be there once
   help              this text
 ";
 
