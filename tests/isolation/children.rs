@@ -12,12 +12,14 @@
 //!
 //! # Failure
 //!
-//! A child that ends by itself, or does nothing, fails the test. Whoever is left then goes, too.
+//! A child that ends by itself, or does nothing, fails the test. Whoever is left then goes, too. Only
+//! one whose writes were made to fail may give up, by [`give_up`].
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +76,14 @@ pub(crate) fn be_a_child<W: FnMut()>(worker: impl Fn(Store, &Path, u32) -> W + S
     });
 }
 
+/// Status of a child that gave up.
+const GAVE_UP: i32 = 42;
+
+/// Ends a child whose writes were made to fail.
+pub(crate) fn give_up() -> ! {
+    std::process::exit(GAVE_UP);
+}
+
 /// One thread that fails must not hide behind others that go on.
 struct EndsTheProcess;
 
@@ -84,7 +94,7 @@ impl Drop for EndsTheProcess {
 }
 
 /// How long children live and die.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u32,
     /// Children that run at once.
@@ -93,6 +103,10 @@ pub(crate) struct Plan {
     pub(crate) deaths: u32,
     /// At least so many transactions are tried.
     pub(crate) transactions: u32,
+    /// It takes at least so long.
+    pub(crate) seconds: u32,
+    /// Whether the writes of some children fail when a file would become too long.
+    pub(crate) failing_writes: bool,
 }
 
 impl Plan {
@@ -103,6 +117,8 @@ impl Plan {
             at_once: number("ZBA_ISOLATION_PROCESSES", self.at_once),
             deaths: number("ZBA_ISOLATION_DEATHS", self.deaths),
             transactions: number("ZBA_ISOLATION_TRANSACTIONS", self.transactions),
+            seconds: number("ZBA_ISOLATION_SECONDS", self.seconds),
+            ..self
         }
     }
 }
@@ -116,8 +132,19 @@ struct Children<'d> {
 }
 
 impl Children<'_> {
-    fn start(&mut self) {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+    /// Starts a child; no file that it writes may become longer than `file_max`.
+    fn start(&mut self, file_max: Option<u64>) {
+        let program = std::env::current_exe().unwrap();
+        let mut command = match file_max {
+            None => Command::new(program),
+            Some(bytes) => {
+                let mut shell = Command::new("sh");
+                // Without the signal the call fails instead.
+                let limited = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+                shell.args(["-c", limited, &(bytes / 512).to_string()]).arg(program);
+                shell
+            }
+        };
         command.args(["--exact", self.test, "--nocapture", "--test-threads", "1"]);
         command.env(DIRECTORY, self.directory).env(NUMBER, self.started.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -132,7 +159,11 @@ impl Children<'_> {
         let (child, started) = (self.started, Instant::now());
         let turns = turns_of(self.directory, child);
         while std::fs::metadata(&turns).map_or(0, |file| file.len()) == 0 {
-            assert!(process.try_wait().unwrap().is_none(), "child {child} ended");
+            let ended = process.try_wait().unwrap();
+            if ended.is_some_and(|status| status.code() == Some(GAVE_UP)) {
+                return;
+            }
+            assert!(ended.is_none(), "child {child} ended: {ended:?}");
             assert!(started.elapsed() < Duration::from_secs(60), "child {child} does nothing");
             thread::sleep(Duration::from_millis(1));
         }
@@ -141,7 +172,8 @@ impl Children<'_> {
     fn kill(&mut self, at: usize) {
         let (number, mut child) = self.running.swap_remove(at);
         let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "child {number} ended by itself: {ended:?}");
+        let gave_up = ended.is_some_and(|status| status.code() == Some(GAVE_UP));
+        assert!(ended.is_none() || gave_up, "child {number} ended by itself: {ended:?}");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -177,10 +209,16 @@ pub(crate) fn live_and_die(
 ) {
     let mut dice = Dice::new(&[u64::from(plan.seed)]);
     let mut children = Children { directory, test, running: Vec::new(), started: 0 };
-    let (mut deaths, mut shown) = (0, Instant::now());
-    while deaths < plan.deaths || children.turns() < u64::from(plan.transactions) {
+    let (mut deaths, begun, mut shown) = (0, Instant::now(), Instant::now());
+    let longest = |files: &[Metadata]| files.iter().map(Metadata::len).max().unwrap_or(0);
+    let whole = Duration::from_secs(plan.seconds.into());
+    while deaths < plan.deaths
+        || begun.elapsed() < whole
+        || children.turns() < u64::from(plan.transactions)
+    {
         while children.running.len() < plan.at_once as usize {
-            children.start();
+            let fails = plan.failing_writes && dice.once_in(6);
+            children.start(fails.then(|| longest(&files(store.path())) + dice.below(4 << 20)));
         }
         thread::sleep(Duration::from_micros(dice.below(200_000)));
         let at = dice.index(children.running.len());
@@ -205,5 +243,25 @@ pub(crate) fn live_and_die(
     println!("{deaths} killed of {} at once, {} transactions", plan.at_once, children.turns());
     while !children.running.is_empty() {
         children.kill(0);
+    }
+}
+
+/// The files of a store, and what is known of each.
+pub(crate) fn files(store: &Path) -> Vec<Metadata> {
+    let inside = |directory: PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let all = inside(store.to_owned()).flat_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => inside(entry.path()).collect(),
+        _ => vec![entry],
+    });
+    // One may be gone by now.
+    all.filter_map(|entry| entry.metadata().ok()).collect()
+}
+
+/// Sets its flag when it goes, also by a panic: other threads of a test end then.
+pub(crate) struct Ends<'f>(pub(crate) &'f AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

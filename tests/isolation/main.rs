@@ -36,6 +36,8 @@ mod recorder;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod worker;

@@ -61,10 +61,10 @@ fn judge(directory: &Path, created: Tid) {
 
 #[test]
 fn processes_that_are_killed_one_after_the_other_leave_a_history_of_snapshots() {
-    run(Plan { seed: 7, at_once: 1, deaths: 8, transactions: 0 });
+    run(Plan { seed: 7, at_once: 1, deaths: 8, ..Plan::default() });
 }
 
 #[test]
 fn processes_that_write_at_once_and_are_killed_leave_a_history_of_snapshots() {
-    run(Plan { seed: 8, at_once: 3, deaths: 8, transactions: 0 }.or_as_told());
+    run(Plan { seed: 8, at_once: 3, deaths: 8, ..Plan::default() }.or_as_told());
 }

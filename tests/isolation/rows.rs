@@ -51,7 +51,7 @@ impl Appender {
             let rows = 1 + self.dice.below(rows);
             self.append += 1;
             let all = (0..rows).flat_map(|row| [self.worker, self.append, row, rows]).collect();
-            let all = Array2::from_shape_vec((rows as usize, 4), all).unwrap();
+            let all = Array2::from_shape_vec((usize::try_from(rows).unwrap(), 4), all).unwrap();
             appended.push((self.append, rows, array.append(&all).unwrap()));
         }
         drop(array);
@@ -163,7 +163,7 @@ fn rows_that_processes_append_at_once_are_there_once_and_in_one_piece_whoever_is
     let transaction = store.begin().unwrap();
     drop(transaction.create::<u64, Ix2>(NAME, &[0, 4]).unwrap());
     transaction.commit().unwrap();
-    let plan = Plan { seed: 9, at_once: 8, deaths: 8, transactions: 0 }.or_as_told();
+    let plan = Plan { seed: 9, at_once: 8, deaths: 8, ..Plan::default() }.or_as_told();
     live_and_die(directory, &store, Keep::Head, "rows::a_worker_process", plan);
     drop(store);
     judge(directory);
