@@ -1,14 +1,14 @@
 //! What do several processes on one store cost each other?
 //!
 //! Workloads: (1) 48 commits of one block of 2 MiB each, made by 1, 2 and 4 processes to blocks of
-//! their own; baseline: by 1. (2) What (1) gains; baseline: what the same number of processes gains
-//! that write as much to plain files: a block to a file of its own, 512 bytes to the end of a common
-//! one, each with `fdatasync`. (3) `begin` and its end when nothing was committed, nothing opened.
-//! (4) From a commit's return to that of `wait` in another process, 200 times; 0 if `wait` was first.
-//! (5) Sums of 256 MiB through one view, a new transaction each, while another process commits
-//! single elements without a pause; baseline: while it does nothing. Warm. Seed: none. Limit: two
-//! cores and one disk. Expected: (1) 1.5 times one process's speed, (2) as plain files, (3) 2 us,
-//! (4) 200 us, (5) 0.9 times the speed.
+//! their own; baseline: by 1. (2) What (1) gains; baseline: what the same number of processes
+//! gains that write as much to plain files: a block to a file of its own, 512 bytes to the end of a
+//! common one, each with `fdatasync`. (3) `begin` and its end when nothing was committed, nothing
+//! opened. (4) From a commit's return to that of `wait` in another process, 200 times; 0 if `wait`
+//! was first. (5) Sums of 256 MiB through one view, a new transaction each, while another process
+//! commits single elements without a pause; baseline: while it does nothing. Warm. Seed: none.
+//! Limit: two cores and one disk. Expected: (1) 1.5 times one process's speed, (2) as plain files,
+//! (3) 2 us, (4) 200 us, (5) 0.9 times the speed.
 
 mod harness;
 mod machine;

@@ -18,7 +18,7 @@ use super::convert::Conversion;
 use super::descriptor::Descriptor;
 use super::dtype::Dtype;
 use super::error::ArrayError;
-use super::index::{Index, Selection, resolve};
+use super::index::{self, Index, Selection, resolve};
 use super::layout::{copies, is_contiguous};
 use super::rounds::{ROUND_BYTES, Rounds};
 use super::shape::{self, Order};
@@ -129,7 +129,7 @@ impl<'t> DynArray<'t> {
     /// [`TransactionError::AlreadyOpen`](crate::txn::TransactionError::AlreadyOpen) while another
     /// handle of it is alive in this transaction.
     pub fn open(transaction: &'t Transaction, name: &str) -> Result<Self, ArrayError> {
-        let catalog = transaction.catalog();
+        let catalog = transaction.names();
         let Some(entry) = catalog.array(name) else {
             let name = name.to_owned();
             return Err(match catalog.node(&name) {
@@ -200,7 +200,7 @@ impl<'t> DynArray<'t> {
 
     /// The same, for what does not depend on where the array ends.
     pub(super) fn dims(&self) -> Arc<[u64]> {
-        match self.transaction.catalog().array_by_id(self.id) {
+        match self.transaction.names().array_by_id(self.id) {
             Some(entry) => Arc::clone(&entry.shape),
             // The array was removed through the catalog while the handle lived.
             None => Arc::from([0]),
@@ -264,13 +264,23 @@ impl<'t> DynArray<'t> {
     ///
     /// [`IndexError`](super::IndexError).
     pub fn select(&self, indices: &[Index]) -> Result<Selection, ArrayError> {
-        Ok(resolve(indices, &self.dims(), self.itemsize(), self.order())?)
+        let dims = self.dims();
+        let found = resolve(indices, &dims, self.itemsize(), self.order());
+        if self.transaction.is_writable() {
+            // Whoever gets something else of a longer array is shown where this one ends.
+            let longer = shape::longer(&dims, self.order(), index::reach(indices));
+            let other = resolve(indices, &longer, self.itemsize(), self.order());
+            if found.as_ref().ok() != other.as_ref().ok() || found.is_err() {
+                self.transaction.saw_end(self.id);
+            }
+        }
+        Ok(found?)
     }
 
     /// Attributes, as JSON text by key.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
-        let catalog = self.transaction.catalog();
+        let catalog = self.transaction.names();
         catalog.array_by_id(self.id).map(|entry| entry.attributes.clone()).unwrap_or_default()
     }
 

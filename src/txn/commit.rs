@@ -69,7 +69,7 @@ fn steps(
             // Every turn somebody else has committed, so all together come to an end.
             Err(CommitError::Conflict(conflict)) => {
                 make_visible_what_was_met(shared, cx)?;
-                if !append::rebase(shared, cx, inner, generation)? {
+                if !append::rebase(shared, cx, inner)? {
                     return Err(CommitError::Conflict(conflict));
                 }
             }
