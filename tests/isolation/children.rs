@@ -12,8 +12,8 @@
 //!
 //! # Failure
 //!
-//! A child that ends by itself, or does nothing, fails the test. Whoever is left then goes, too. Only
-//! one whose writes were made to fail may give up, by [`give_up`].
+//! A child that ends by itself, or does nothing, fails the test. Whoever is left then goes, too.
+//! Only one whose writes were made to fail may give up, by [`give_up`].
 
 use std::fs::{File, Metadata};
 use std::io::Write;
