@@ -385,3 +385,43 @@ fn questions(store: &Store) {
     }
     assert!(store.newest_at(i64::MAX).unwrap() >= head);
 }
+
+/// One process takes a snapshot, of commit `old` or of the newest, while another packs, perhaps
+/// after a commit: either is told of the other, so that what is looked at is kept.
+pub(crate) fn a_snapshot_against_a_pack(old: Option<Tid>, commits: bool) {
+    let world = World::shared();
+    let overwrite = |world: &World| {
+        let transaction = world.begin_writing();
+        let values = write(world, &transaction, &(0..PAGES).collect::<Vec<_>>());
+        let base = transaction.base();
+        world.history().committed(transaction.commit().unwrap(), base, Effect::Pages(values));
+    };
+    overwrite(&world);
+    overwrite(&world);
+    let other = open_with(&world.disk, Mode::ReadWrite, &shared_limits());
+    let looks = thread::spawn(move || {
+        let snapshot = match old {
+            Some(tid) => other.at(tid),
+            None => other.begin_read(),
+        };
+        snapshot.map(|snapshot| (snapshot, other))
+    });
+    let of_packer = world.clone();
+    let packs = thread::spawn(move || {
+        if commits {
+            overwrite(&of_packer);
+        }
+        of_packer.store.pack(Keep::Head).unwrap().oldest
+    });
+    let (oldest, looked) = (packs.join().unwrap(), looks.join().unwrap());
+    match looked {
+        Ok((snapshot, _other)) => {
+            assert!(oldest <= snapshot.base(), "{} was given, {oldest} kept", snapshot.base());
+            overwrite(&world);
+            world.looks_at(&snapshot);
+        }
+        Err(TransactionError::Storage(StorageError::Forgotten { .. })) => {}
+        Err(error) => panic!("{error}"),
+    }
+    world.history().explain(world.created);
+}

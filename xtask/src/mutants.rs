@@ -102,6 +102,7 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/extents.rs", "engine"),
     ("src/storage/local/free_space.rs", "engine"),
     ("src/txn/write_out.rs", "store"),
+    ("src/txn/append.rs", "store"),
 ];
 
 /// `cargo xtask mutants [FILE...] [-- WORDS FOR CARGO-MUTANTS]`; without a file all of the table,
