@@ -139,6 +139,7 @@ fn watch_shows_commits_of_other_processes_as_they_happen() {
     assert_eq!((&second["commit"], &second["note"]), (&2.into(), &"fill 2".into()));
     assert_eq!((&second["changed"][0]["name"], &second["bytes"]), (&"ecg".into(), &8192.into()));
     assert_eq!(second["changed"][0]["pages"], 2);
+    assert_eq!(second["changed"][0]["blocks"], serde_json::json!([[0, 1]]));
     let mv = company.start(&["mv", "s", "ecg", "moved", "-q"]);
     assert_eq!(mv.ended(), (Some(0), String::new()));
     assert_eq!(next(&mut lines)["changed"][0]["name"], "moved");
@@ -150,6 +151,23 @@ fn watch_shows_commits_of_other_processes_as_they_happen() {
 }
 
 #[test]
+fn what_was_renamed_has_its_new_name_from_then_on() {
+    let company = Company::new();
+    assert_eq!(company.start(&["mv", "s", "ecg", "moved", "-q"]).ended().0, Some(0));
+    let transaction = company.store.begin().unwrap();
+    transaction.open::<f64, Ix1>("moved").unwrap().set("0", 3.0).unwrap();
+    transaction.commit().unwrap();
+    let mut log = company.start(&["log", "s", "--json"]);
+    let told = next(&mut log.lines());
+    let names = told["commits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|commit| commit["changed"][0]["name"].clone());
+    assert_eq!(names.collect::<Vec<_>>(), ["moved", "moved", "ecg"]);
+}
+
+#[test]
 fn watch_ends_at_ctrl_c_and_when_nobody_reads_it() {
     let company = Company::new();
     for end in ["-INT", "closed"] {
@@ -158,7 +176,7 @@ fn watch_ends_at_ctrl_c_and_when_nobody_reads_it() {
         let heading = lines.next().unwrap().unwrap();
         assert!(heading.trim_start().starts_with("TID  TIME"), "{heading}");
         let line = lines.next().unwrap().unwrap();
-        assert!(line.trim_start().starts_with("1  ") && line.contains("ecg (512 pages)"), "{line}");
+        assert!(line.trim_start().starts_with("1  ") && line.contains("ecg (block 0)"), "{line}");
         assert!(line.ends_with("  the first"), "{line}");
         match end {
             "closed" => drop(lines),

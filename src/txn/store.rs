@@ -328,7 +328,8 @@ impl Store {
     }
 
     /// The commits after `after`, of whatever process, one after the other, for ever: the iterator
-    /// waits for those that have not happened yet.
+    /// waits for those that have not happened yet. Which arrays changed and where says each
+    /// [`Record`], by blocks [`Record::blocks`].
     ///
     /// An item is an error if the commit was packed away before it was read; the next item is then
     /// the oldest commit that is left.

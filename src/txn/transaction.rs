@@ -109,8 +109,9 @@ impl Transaction {
     /// The catalog, for callers who show no program where arrays end.
     pub(crate) fn names(&self) -> Catalog {
         match &*self.inner.lock() {
-            Some(inner) => inner.set.catalog.clone(),
-            None => self.pin.state().catalog.clone(),
+            // In a write set new arrays have provisional ids.
+            Some(inner) if self.writes => inner.set.catalog.clone(),
+            _ => self.pin.state().catalog.clone(),
         }
     }
 

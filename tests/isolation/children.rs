@@ -220,7 +220,7 @@ pub(crate) fn live_and_die(
             let fails = plan.failing_writes && dice.once_in(6);
             children.start(fails.then(|| longest(&files(store.path())) + dice.below(4 << 20)));
         }
-        thread::sleep(Duration::from_micros(dice.below(200_000)));
+        thread::sleep(Duration::from_micros(dice.below(100_000)));
         let at = dice.index(children.running.len());
         if dice.once_in(3) {
             children.signal(at, Signal::SIGSTOP);
