@@ -1,4 +1,4 @@
-//! A scheduler that lets one thread run and takes its turn away once, at every point where it could.
+//! A scheduler that lets one thread run and takes its turn away once, at every point where it can.
 //!
 //! ```text
 //! schedule n   one thread: step 1 2 3 ... n |               | what is left of it
