@@ -143,7 +143,7 @@ fn deaths(store: &Store, path: &Path) -> Outcome<()> {
         });
         Ok(time? * 1e3)
     };
-    let times = (0..sized(40, 5) as u64).map(turn).collect::<Outcome<Vec<_>>>()?;
+    let times = (0..sized(40_u64, 5)).map(turn).collect::<Outcome<Vec<_>>>()?;
     limit("commit after a kill", "ms", Bar::AtMost(100.0), times).print();
     Ok(())
 }

@@ -106,7 +106,7 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     drop(store);
-    let store = Store::open(dir.path().join("s"), zbigarray::OpenOptions::default()).unwrap();
+    let store = Store::open(dir.path().join("s"), OpenOptions::default()).unwrap();
     assert_eq!(sum(&store.begin_read().unwrap()), expected);
 }
 
