@@ -8,6 +8,7 @@
 
 use std::process::ExitCode;
 
+use crate::numbers;
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
 
@@ -33,20 +34,16 @@ impl Options {
     }
 
     /// Reads the words after `isolation`.
-    pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self::default();
-        while let [name, value, rest @ ..] = words {
-            let number = value.parse().map_err(|_| format!("{value} is no number"))?;
-            match *name {
-                "--deaths" => options.deaths = number,
-                "--transactions" => options.transactions = number,
-                "--processes" if number > 0 => options.processes = number,
-                "--seed" => options.seed = number,
-                _ => return Err(format!("not understood: {name} {value}")),
-            }
-            words = rest;
-        }
-        if words.is_empty() { Ok(options) } else { Err(format!("not understood: {}", words[0])) }
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let Self { mut deaths, mut transactions, mut processes, mut seed } = Self::default();
+        let options = &mut [
+            ("--deaths", &mut deaths),
+            ("--transactions", &mut transactions),
+            ("--processes", &mut processes),
+            ("--seed", &mut seed),
+        ];
+        numbers::read(words, options)?;
+        Ok(Self { deaths, transactions, processes: processes.max(1), seed })
     }
 }
 
@@ -79,18 +76,4 @@ pub(crate) fn rows<'w>(workspace: &'w Workspace, options: &Options) -> Vec<Step<
             command("rows::rows_that_processes_append", deaths / 10, transactions / 100),
         ),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_three_numbers() {
-        let options = Options::parse(&["--seed", "9", "--processes", "2"]).unwrap_or_default();
-        assert_eq!((options.deaths, options.processes, options.seed), (10_000, 2, 9));
-        for wrong in [&["--deaths", "many"][..], &["--seed"], &["--processes", "0"], &["x"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }

