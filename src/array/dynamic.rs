@@ -509,21 +509,37 @@ impl<'t> DynArray<'t> {
         (itemsize, given): (u64, usize),
         write: impl FnOnce(&mut Self, &Selection) -> Result<(), ArrayError>,
     ) -> Result<AppendedRows, ArrayError> {
-        let before = self.dims();
-        let after = shape::appended(&before, self.order(), rows_shape)?;
+        shape::appended(&self.dims(), self.order(), rows_shape)?;
         require_size(&Selection::whole(rows_shape, itemsize, order)?, given)?;
+        self.append_with(rows_shape, write)
+    }
+
+    /// Appends rows of shape `rows_shape` that `write` stores, for rows that are not in memory: it
+    /// gets the array, which has grown, and the new elements. Cost O(rows).
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`](super::ShapeError) if the rows do not fit the array, and what `write`
+    /// returns. The array then has its old shape.
+    pub fn append_with<E: From<ArrayError>>(
+        &mut self,
+        rows_shape: &[u64],
+        write: impl FnOnce(&mut Self, &Selection) -> Result<(), E>,
+    ) -> Result<AppendedRows, E> {
+        let before = self.dims();
+        let after = shape::appended(&before, self.order(), rows_shape).map_err(ArrayError::from)?;
         let axis = shape::major_axis(before.len(), self.order()).unwrap_or(0);
         let (count, start) = (after[axis] - before[axis], self.end_byte());
         let tail = self.tail(&after, &before)?;
-        self.transaction.append_begins(self.id)?;
-        let appended = self.resize(&after).and_then(|()| write(self, &tail));
+        self.transaction.append_begins(self.id).map_err(ArrayError::from)?;
+        let appended = self.resize(&after).map_err(E::from).and_then(|()| write(self, &tail));
         if appended.is_err() {
             // Best effort: if this fails too, the transaction is poisoned and can only abort.
             let _ = self.resize(&before);
         }
         let row_bytes = (self.end_byte() - start).checked_div(count).unwrap_or(0);
         let rows = appended.is_ok().then_some(Rows { before, axis, count, row_bytes });
-        let told = self.transaction.append_ends(self.id, rows)?;
+        let told = self.transaction.append_ends(self.id, rows).map_err(ArrayError::from)?;
         appended.map(|()| told)
     }
 

@@ -2,8 +2,8 @@
 
 use ndarray::{Array1, Array2, Ix1, Ix2, arr1, s};
 use zbigarray::{
-    ArrayOptions, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Order, Store,
-    Transaction,
+    ArrayError, ArrayOptions, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Order,
+    Store, Transaction,
 };
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -253,4 +253,33 @@ fn threads_that_append_lose_and_repeat_nothing() {
         assert_eq!(content[range], rows);
     }
     assert_eq!(covered, content.len() as u64);
+}
+
+#[test]
+fn rows_that_are_written_as_they_come_are_moved_too_and_a_failure_leaves_none() {
+    let (_directory, store) = store();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[10]);
+    let mut array = other.open::<u32, Ix1>("a").unwrap();
+    let failed = array.dynamic_mut().append_with(&[2], |array, rows| {
+        array.write(rows, Order::C, &[1; 8])?;
+        Err::<(), ArrayError>(ArrayError::NotFound { name: "no more rows".into() })
+    });
+    assert!(matches!(failed, Err(ArrayError::NotFound { .. })));
+    assert_eq!(array.view().unwrap().to_vec(), [1, 2, 3]);
+    drop(array);
+    other.abort();
+    let other = store.begin().unwrap();
+    let mut array = other.open::<u32, Ix1>("a").unwrap();
+    let rows = array.dynamic_mut().append_with(&[2], |array, rows| {
+        let values: Vec<u8> = [20_u32, 21].iter().flat_map(|value| value.to_le_bytes()).collect();
+        array.write(rows, Order::C, &values)
+    });
+    let refused = array.dynamic_mut().append_with(&[1, 1], |_, _| Ok::<(), ArrayError>(()));
+    assert!(matches!(refused, Err(ArrayError::Shape(_))));
+    drop(array);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.unwrap().range(), 4..6);
+    assert_eq!(content(&store), [1, 2, 3, 10, 20, 21]);
 }
