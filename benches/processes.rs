@@ -1,14 +1,15 @@
 //! What do several processes on one store cost each other?
 //!
 //! Workloads: (1) 48 commits of one block of 2 MiB each, made by 1, 2 and 4 processes to blocks of
-//! their own; baseline: by 1. (2) What (1) gains; baseline: what the same number of processes gains
-//! that write as much to plain files: a block to a file of its own, 512 bytes to the end of a common
-//! one, each with `fdatasync`. (3) `begin` and its end when nothing was committed, nothing opened.
-//! (4) From a commit's return to that of `wait` in another process, 200 times; 0 if `wait` was first.
-//! (5) Sums of 256 MiB through one view, a new transaction each, while another process commits
-//! single elements without a pause; baseline: while it does nothing. Warm. Seed: none. Limit: two
+//! their own; baseline: by 1. (2) What (1) gains; baseline: what the same number of processes
+//! gains that write as much to plain files: a block to a file of its own, 512 bytes to the end of a
+//! common one, each with `fdatasync`. (3) `begin` and its end when nothing was committed, nothing
+//! opened. (4) From a commit's return to that of `wait` in another process, 200 times; 0 if `wait`
+//! was first. (5) Sums of 256 MiB through one view, a new transaction each, while another process
+//! commits single elements without a pause; baseline: while it does nothing. (6) From the death of
+//! such a writer, killed at some moment, to the end of a commit here. Warm. Seed: none. Limit: two
 //! cores and one disk. Expected: (1) 1.5 times one process's speed, (2) as plain files, (3) 2 us,
-//! (4) 200 us, (5) 0.9 times the speed.
+//! (4) 200 us, (5) 0.9 times the speed, (6) 100 ms.
 
 mod harness;
 mod machine;
@@ -44,7 +45,8 @@ fn main() -> Outcome<()> {
     commits(&path)?;
     begins(&store)?;
     wakes(&store, &path)?;
-    readers(&store, &path)
+    readers(&store, &path)?;
+    deaths(&store, &path)
 }
 
 fn commits(path: &Path) -> Outcome<()> {
@@ -124,6 +126,25 @@ fn readers(store: &Store, path: &Path) -> Outcome<()> {
         time
     };
     compare(question, || seconds(sums), beside)?.print();
+    Ok(())
+}
+
+fn deaths(store: &Store, path: &Path) -> Outcome<()> {
+    let turn = |number: u64| -> Outcome<f64> {
+        let mut writer = Player::start("write", path)?;
+        writer.say("go")?;
+        writer.hear()?;
+        std::thread::sleep(Duration::from_micros(5_000 + number * 137));
+        writer.child.kill()?;
+        let time = seconds(|| match set_one(store, 5) {
+            // It met a commit that the dead one was not told of.
+            Err(_) => set_one(store, 5),
+            done => done,
+        });
+        Ok(time? * 1e3)
+    };
+    let times = (0..sized(40_u64, 5)).map(turn).collect::<Outcome<Vec<_>>>()?;
+    limit("commit after a kill", "ms", Bar::AtMost(100.0), times).print();
     Ok(())
 }
 

@@ -23,11 +23,11 @@ pub(crate) use std::sync::atomic;
 pub(crate) use std::thread;
 
 #[cfg(shuttle)]
+pub(crate) use scheduled::thread;
+#[cfg(shuttle)]
 pub(crate) use scheduled::{Mutex, MutexGuard, RwLock};
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
-#[cfg(shuttle)]
-pub(crate) use shuttle::thread;
 
 /// Atomics for what belongs to the process (invariant 2).
 pub(crate) use std::sync::atomic as process;
@@ -39,6 +39,17 @@ mod scheduled {
     use shuttle::sync::{self, LockResult, TryLockError};
 
     pub(crate) use shuttle::sync::MutexGuard;
+
+    pub(crate) mod thread {
+        //! Threads of which one that sleeps lets all others go on: a scheduler that prefers it
+        //! would let it wait for ever.
+
+        pub(crate) use shuttle::thread::*;
+
+        pub(crate) fn sleep(_: std::time::Duration) {
+            yield_now();
+        }
+    }
 
     #[derive(Default)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);

@@ -139,6 +139,7 @@ fn watch_shows_commits_of_other_processes_as_they_happen() {
     assert_eq!((&second["commit"], &second["note"]), (&2.into(), &"fill 2".into()));
     assert_eq!((&second["changed"][0]["name"], &second["bytes"]), (&"ecg".into(), &8192.into()));
     assert_eq!(second["changed"][0]["pages"], 2);
+    assert_eq!(second["changed"][0]["blocks"], serde_json::json!([[0, 1]]));
     let mv = company.start(&["mv", "s", "ecg", "moved", "-q"]);
     assert_eq!(mv.ended(), (Some(0), String::new()));
     assert_eq!(next(&mut lines)["changed"][0]["name"], "moved");
@@ -150,6 +151,47 @@ fn watch_shows_commits_of_other_processes_as_they_happen() {
 }
 
 #[test]
+fn files_that_processes_append_at_once_are_all_there() {
+    let company = Company::new();
+    let bytes =
+        |n: u64| [n as f64; 1000].iter().flat_map(|it| it.to_le_bytes()).collect::<Vec<_>>();
+    for n in 0..8 {
+        std::fs::write(company.path(&n.to_string()), bytes(n)).unwrap();
+    }
+    let raw = ["--raw", "--dtype", "f8", "--shape", "1000", "--append", "-q"];
+    let start = |n: u64| {
+        let n = n.to_string();
+        company.start(&[&["import", "s", "ecg", n.as_str()][..], &raw].concat())
+    };
+    let all: Vec<_> = (0..8).map(start).collect();
+    all.into_iter().for_each(|one| assert_eq!(one.ended(), (Some(0), String::new())));
+    let reader = company.store.begin_read().unwrap();
+    let ecg = reader.open::<f64, Ix1>("ecg").unwrap();
+    let rows = ecg.rows(1 << 18..(1 << 18) + 8000).unwrap();
+    let mut found: Vec<f64> = rows.exact_chunks(1000).into_iter().map(|part| part[0]).collect();
+    assert!(rows.exact_chunks(1000).into_iter().all(|part| part.iter().all(|it| it == &part[0])));
+    found.sort_by(f64::total_cmp);
+    assert_eq!(found, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn what_was_renamed_has_its_new_name_from_then_on() {
+    let company = Company::new();
+    assert_eq!(company.start(&["mv", "s", "ecg", "moved", "-q"]).ended().0, Some(0));
+    let transaction = company.store.begin().unwrap();
+    transaction.open::<f64, Ix1>("moved").unwrap().set("0", 3.0).unwrap();
+    transaction.commit().unwrap();
+    let mut log = company.start(&["log", "s", "--json"]);
+    let told = next(&mut log.lines());
+    let names = told["commits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|commit| commit["changed"][0]["name"].clone());
+    assert_eq!(names.collect::<Vec<_>>(), ["moved", "moved", "ecg"]);
+}
+
+#[test]
 fn watch_ends_at_ctrl_c_and_when_nobody_reads_it() {
     let company = Company::new();
     for end in ["-INT", "closed"] {
@@ -158,7 +200,7 @@ fn watch_ends_at_ctrl_c_and_when_nobody_reads_it() {
         let heading = lines.next().unwrap().unwrap();
         assert!(heading.trim_start().starts_with("TID  TIME"), "{heading}");
         let line = lines.next().unwrap().unwrap();
-        assert!(line.trim_start().starts_with("1  ") && line.contains("ecg (512 pages)"), "{line}");
+        assert!(line.trim_start().starts_with("1  ") && line.contains("ecg (block 0)"), "{line}");
         assert!(line.ends_with("  the first"), "{line}");
         match end {
             "closed" => drop(lines),

@@ -107,7 +107,7 @@ macro_rules! replayed {
 
 replayed!(
     log, record, state, catalog, checkpoint, format, descriptor, dtype, npy, npz, index, shape,
-    attributes, store,
+    attributes, store, words,
 );
 
 /// A seed that is refused at its first byte leads a fuzzer nowhere.

@@ -1,7 +1,7 @@
 //! What bytes from anywhere may do to the library: give a result or an error, soon, and no more.
 //!
 //! ```text
-//! seeds.rs -> mutate.rs or libFuzzer -> TARGETS: one per decoder, and whole stores
+//! seeds.rs -> mutate.rs or libFuzzer -> TARGETS: one per decoder, whole stores, shared words
 //!                                       meter.rs: memory and time within bounds
 //! ```
 //!
@@ -28,6 +28,7 @@ pub(crate) mod mutate;
 pub(crate) mod seeds;
 pub(crate) mod store;
 pub(crate) mod targets;
+pub(crate) mod words;
 
 /// A decoder, or a whole store, that takes any bytes.
 #[derive(Clone, Copy)]
@@ -56,6 +57,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "shape", seeds: seeds::shape, run: targets::shape },
     Target { name: "attributes", seeds: seeds::attributes, run: targets::attributes },
     Target { name: "store", seeds: seeds::store, run: store::run },
+    Target { name: "words", seeds: words::seeds, run: words::run },
 ];
 
 /// The target of this name.

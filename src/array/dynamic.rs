@@ -18,7 +18,7 @@ use super::convert::Conversion;
 use super::descriptor::Descriptor;
 use super::dtype::Dtype;
 use super::error::ArrayError;
-use super::index::{Index, Selection, resolve};
+use super::index::{self, Index, Selection, resolve};
 use super::layout::{copies, is_contiguous};
 use super::rounds::{ROUND_BYTES, Rounds};
 use super::shape::{self, Order};
@@ -129,7 +129,7 @@ impl<'t> DynArray<'t> {
     /// [`TransactionError::AlreadyOpen`](crate::txn::TransactionError::AlreadyOpen) while another
     /// handle of it is alive in this transaction.
     pub fn open(transaction: &'t Transaction, name: &str) -> Result<Self, ArrayError> {
-        let catalog = transaction.catalog();
+        let catalog = transaction.names();
         let Some(entry) = catalog.array(name) else {
             let name = name.to_owned();
             return Err(match catalog.node(&name) {
@@ -200,7 +200,7 @@ impl<'t> DynArray<'t> {
 
     /// The same, for what does not depend on where the array ends.
     pub(super) fn dims(&self) -> Arc<[u64]> {
-        match self.transaction.catalog().array_by_id(self.id) {
+        match self.transaction.names().array_by_id(self.id) {
             Some(entry) => Arc::clone(&entry.shape),
             // The array was removed through the catalog while the handle lived.
             None => Arc::from([0]),
@@ -264,13 +264,23 @@ impl<'t> DynArray<'t> {
     ///
     /// [`IndexError`](super::IndexError).
     pub fn select(&self, indices: &[Index]) -> Result<Selection, ArrayError> {
-        Ok(resolve(indices, &self.dims(), self.itemsize(), self.order())?)
+        let dims = self.dims();
+        let found = resolve(indices, &dims, self.itemsize(), self.order());
+        if self.transaction.is_writable() {
+            // Whoever gets something else of a longer array is shown where this one ends.
+            let longer = shape::longer(&dims, self.order(), index::reach(indices));
+            let other = resolve(indices, &longer, self.itemsize(), self.order());
+            if found.as_ref().ok() != other.as_ref().ok() || found.is_err() {
+                self.transaction.saw_end(self.id);
+            }
+        }
+        Ok(found?)
     }
 
     /// Attributes, as JSON text by key.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
-        let catalog = self.transaction.catalog();
+        let catalog = self.transaction.names();
         catalog.array_by_id(self.id).map(|entry| entry.attributes.clone()).unwrap_or_default()
     }
 
@@ -499,21 +509,37 @@ impl<'t> DynArray<'t> {
         (itemsize, given): (u64, usize),
         write: impl FnOnce(&mut Self, &Selection) -> Result<(), ArrayError>,
     ) -> Result<AppendedRows, ArrayError> {
-        let before = self.dims();
-        let after = shape::appended(&before, self.order(), rows_shape)?;
+        shape::appended(&self.dims(), self.order(), rows_shape)?;
         require_size(&Selection::whole(rows_shape, itemsize, order)?, given)?;
+        self.append_with(rows_shape, write)
+    }
+
+    /// Appends rows of shape `rows_shape` that `write` stores, for rows that are not in memory: it
+    /// gets the array, which has grown, and the new elements. Cost O(rows).
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`](super::ShapeError) if the rows do not fit the array, and what `write`
+    /// returns. The array then has its old shape.
+    pub fn append_with<E: From<ArrayError>>(
+        &mut self,
+        rows_shape: &[u64],
+        write: impl FnOnce(&mut Self, &Selection) -> Result<(), E>,
+    ) -> Result<AppendedRows, E> {
+        let before = self.dims();
+        let after = shape::appended(&before, self.order(), rows_shape).map_err(ArrayError::from)?;
         let axis = shape::major_axis(before.len(), self.order()).unwrap_or(0);
         let (count, start) = (after[axis] - before[axis], self.end_byte());
         let tail = self.tail(&after, &before)?;
-        self.transaction.append_begins(self.id)?;
-        let appended = self.resize(&after).and_then(|()| write(self, &tail));
+        self.transaction.append_begins(self.id).map_err(ArrayError::from)?;
+        let appended = self.resize(&after).map_err(E::from).and_then(|()| write(self, &tail));
         if appended.is_err() {
             // Best effort: if this fails too, the transaction is poisoned and can only abort.
             let _ = self.resize(&before);
         }
         let row_bytes = (self.end_byte() - start).checked_div(count).unwrap_or(0);
         let rows = appended.is_ok().then_some(Rows { before, axis, count, row_bytes });
-        let told = self.transaction.append_ends(self.id, rows)?;
+        let told = self.transaction.append_ends(self.id, rows).map_err(ArrayError::from)?;
         appended.map(|()| told)
     }
 

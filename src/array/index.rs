@@ -170,6 +170,21 @@ pub fn resolve(
     Selection::whole(shape, itemsize, order)?.select(indices)
 }
 
+/// So many rows more that `indices` cannot but select something else, if the end matters to them.
+pub(super) fn reach(indices: &[Index]) -> u64 {
+    let size = |number: Option<i128>| {
+        number.map_or(0, |n| u64::try_from(n.unsigned_abs()).unwrap_or(u64::MAX))
+    };
+    let of = |index: &Index| match *index {
+        Index::At(at) => size(Some(at)),
+        Index::Slice { start, stop, step } => {
+            size(start).max(size(stop)).saturating_add(size(step))
+        }
+        Index::Ellipsis | Index::NewAxis => 0,
+    };
+    indices.iter().map(of).max().unwrap_or(0).saturating_add(1)
+}
+
 impl Selection {
     /// All elements of an array.
     ///

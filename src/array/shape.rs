@@ -199,6 +199,15 @@ pub fn from_signed(lengths: &[i64]) -> Result<Vec<u64>, ShapeError> {
     checked.collect()
 }
 
+/// The same shape with `rows` more along the major axis.
+pub(super) fn longer(shape: &[u64], order: Order, rows: u64) -> Vec<u64> {
+    let mut longer = shape.to_vec();
+    if let Some(axis) = major_axis(shape.len(), order) {
+        longer[axis] = longer[axis].saturating_add(rows);
+    }
+    longer
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,7 @@ impl Store {
     pub fn undo(&self, tid: Tid) -> Result<Tid, UndoError> {
         let (transaction, undo) = self.begin_undo(tid)?;
         for (array, segments) in undo.data {
-            let Some(name) = transaction.catalog().name_of(array) else { continue };
+            let Some(name) = transaction.names().name_of(array) else { continue };
             // The handle tells the transaction what holes of the array contain.
             let handle = DynArray::open(&transaction, &name)?;
             transaction.restore(array, &segments).map_err(ArrayError::from)?;

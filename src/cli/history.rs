@@ -9,12 +9,13 @@
 //! 1. A commit of another process is shown as soon as it is known: nothing waits in a buffer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use zbigarray::txn::{Catalog, CatalogChange, Node, Owner, Record, StorageError};
+use zbigarray::txn::{Catalog, CatalogChange, Node, Owner, Record, StorageError, TransactionError};
 use zbigarray::units::{ArrayId, PAGE_BYTES};
 use zbigarray::{Store, Tid};
 
@@ -25,6 +26,8 @@ use super::{StorePath, values};
 
 /// Most names of a commit that the table shows.
 const NAMES_SHOWN: usize = 3;
+/// Most ranges of blocks of an array that the table shows.
+const RANGES_SHOWN: usize = 3;
 /// Columns of a table of commits.
 const COLUMNS: [(&str, Side); 5] = [
     ("TID", Side::Right),
@@ -130,7 +133,7 @@ impl Watch {
         while left > 0 && !interrupt.is_asked() {
             match follow.next_within(LOOK_AGAIN) {
                 Ok(Some(record)) => {
-                    let commit = names.commit(&record);
+                    let commit = names.commit(&record)?;
                     let mut line = Table::new(&COLUMNS.map(|(_, side)| ("", side)));
                     line.row(commit.row());
                     output.show(&commit.json(), line.at_least(&WIDTHS))?;
@@ -176,6 +179,7 @@ struct Changed {
     // `created`, `data` ...; without order and repetition.
     what: &'static str,
     bytes: u64,
+    blocks: Vec<Range<u64>>,
 }
 
 impl History {
@@ -185,8 +189,8 @@ impl History {
         let first = store.at(oldest)?;
         let mut names = Names::new(first.catalog());
         let records = store.records(oldest, head)?;
-        let commits = records.iter().map(|record| names.commit(record)).collect();
-        Ok(Self { oldest, oldest_time_ns: first.base_time_ns(), commits })
+        let commits: Result<_, Error> = records.iter().map(|record| names.commit(record)).collect();
+        Ok(Self { oldest, oldest_time_ns: first.base_time_ns(), commits: commits? })
     }
 
     /// The commits that changed an array.
@@ -222,15 +226,14 @@ impl Commit {
     }
 
     fn row(&self) -> [String; 5] {
-        let mut pages: BTreeMap<&str, u64> = BTreeMap::new();
-        for Changed { name, bytes, .. } in &self.changed {
-            *pages.entry(name.as_str()).or_default() += bytes / PAGE_BYTES;
+        let mut blocks: BTreeMap<&str, &[Range<u64>]> = BTreeMap::new();
+        for changed in &self.changed {
+            let blocks = blocks.entry(changed.name.as_str()).or_default();
+            if !changed.blocks.is_empty() {
+                *blocks = &changed.blocks;
+            }
         }
-        let text = |(name, pages): (&str, u64)| match pages {
-            0 => name.to_owned(),
-            _ => format!("{name} ({})", output::plural(pages, "page")),
-        };
-        let mut names: Vec<String> = pages.into_iter().map(text).collect();
+        let mut names: Vec<String> = blocks.into_iter().map(name_and_blocks).collect();
         let more = names.len().saturating_sub(NAMES_SHOWN);
         names.truncate(NAMES_SHOWN);
         let mut changed = names.join(", ");
@@ -248,8 +251,12 @@ impl Commit {
 
     fn json(&self) -> Value {
         let one = |changed: &Changed| {
-            let Changed { name, what, bytes } = changed;
-            json!({"name": name, "what": what, "bytes": bytes, "pages": bytes / PAGE_BYTES})
+            let Changed { name, what, bytes, blocks } = changed;
+            let blocks: Vec<[u64; 2]> = blocks.iter().map(|it| [it.start, it.end]).collect();
+            json!({
+                "name": name, "what": what, "bytes": bytes, "pages": bytes / PAGE_BYTES,
+                "blocks": blocks,
+            })
         };
         json!({
             "commit": self.tid.0, "time": output::moment_json(self.time_ns), "note": &*self.note,
@@ -257,6 +264,22 @@ impl Commit {
             "changed": self.changed.iter().map(one).collect::<Vec<_>>(),
         })
     }
+}
+
+/// `ecg (blocks 3, 7-9)`.
+fn name_and_blocks((name, blocks): (&str, &[Range<u64>])) -> String {
+    let range = |blocks: &Range<u64>| match blocks.end - blocks.start {
+        1 => blocks.start.to_string(),
+        _ => format!("{}-{}", blocks.start, blocks.end - 1),
+    };
+    let word = match blocks {
+        [] => return name.to_owned(),
+        [one] if one.end - one.start == 1 => "block",
+        _ => "blocks",
+    };
+    let shown: Vec<String> = blocks.iter().take(RANGES_SHOWN).map(range).collect();
+    let more = if blocks.len() > RANGES_SHOWN { " ..." } else { "" };
+    format!("{name} ({word} {}{more})", shown.join(", "))
 }
 
 /// The catalog as of one commit after the other.
@@ -280,7 +303,7 @@ impl Names {
         self.by_id = arrays.collect();
     }
 
-    fn commit(&mut self, record: &Record) -> Commit {
+    fn commit(&mut self, record: &Record) -> Result<Commit, Error> {
         let mut bytes: BTreeMap<ArrayId, u64> = BTreeMap::new();
         let mut changed = Vec::new();
         for change in &record.catalog {
@@ -295,9 +318,8 @@ impl Names {
             };
             bytes.extend(array.map(|array| (array, 0)));
             let (name, what) = self.describe(change);
-            changed.push(Changed { name, what, bytes: 0 });
-            // A record was checked when it was read, so that its changes fit.
-            let _ = self.catalog.apply(change, record.tid);
+            changed.push(Changed { name, what, bytes: 0, blocks: Vec::new() });
+            self.catalog.apply(change, record.tid).map_err(TransactionError::from)?;
             match change {
                 CatalogChange::CreateArray { name, entry } => {
                     self.by_id.insert(entry.id, Arc::clone(name));
@@ -315,11 +337,17 @@ impl Names {
             name: self.name(*id),
             what: "data",
             bytes: *bytes,
+            blocks: self.blocks(record, *id),
         }));
         changed.sort_by(|a, b| a.name.cmp(&b.name));
         changed.dedup_by(|a, b| a.name == b.name && a.what == b.what);
         let note = Arc::clone(&record.note);
-        Commit { tid: record.tid, time_ns: record.time_ns, note, bytes, changed }
+        Ok(Commit { tid: record.tid, time_ns: record.time_ns, note, bytes, changed })
+    }
+
+    fn blocks(&self, record: &Record, id: ArrayId) -> Vec<Range<u64>> {
+        let entry = self.catalog.array_by_id(id);
+        entry.map(|entry| record.blocks(id, entry.block_bytes)).unwrap_or_default()
     }
 
     fn name(&self, id: ArrayId) -> String {
@@ -342,5 +370,20 @@ impl Names {
             CatalogChange::Tag { tag, tid: Some(_) } => (tag.to_string(), "tagged"),
             CatalogChange::Tag { tag, tid: None } => (tag.to_string(), "tag deleted"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_shown_as_ranges_and_not_all_of_many() {
+        let shown = |blocks: &[Range<u64>]| name_and_blocks(("ecg", blocks));
+        assert_eq!(shown(&[]), "ecg");
+        assert_eq!(shown(std::slice::from_ref(&(3..4))), "ecg (block 3)");
+        assert_eq!(shown(std::slice::from_ref(&(3..5))), "ecg (blocks 3-4)");
+        assert_eq!(shown(&[3..4, 7..10]), "ecg (blocks 3, 7-9)");
+        assert_eq!(shown(&[1..2, 3..4, 5..6, 7..8]), "ecg (blocks 1, 3, 5 ...)");
     }
 }

@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use zbigarray::array::{Header, Index, NpyError, shape};
-use zbigarray::{ArrayOptions, Dtype, DynArray, Order, Transaction};
+use zbigarray::array::{Header, NpyError, Selection, ShapeError};
+use zbigarray::{ArrayError, ArrayOptions, Dtype, DynArray, Order, Transaction};
 
 use super::error::Error;
 use super::interrupt::Interrupt;
@@ -126,7 +126,7 @@ impl Import {
         };
         let start = Instant::now();
         self.read_all(&mut target)?;
-        let Target { imported, bytes, .. } = target;
+        let Target { mut imported, bytes, .. } = target;
         let file = match self.file.to_string_lossy() {
             name if name == "-" => STANDARD_INPUT.into(),
             name => name,
@@ -137,6 +137,14 @@ impl Import {
         });
         let tid = transaction.commit_with_note(&note)?;
         let seconds = start.elapsed().as_secs_f64();
+        // Only now is it known behind which rows the new ones lie.
+        if let Ok(committed) = store.at(tid) {
+            let catalog = committed.catalog();
+            for array in &mut imported {
+                let entry = array["name"].as_str().and_then(|name| catalog.array(name));
+                array["shape"] = json!(entry.map(|entry| &*entry.shape));
+            }
+        }
         let message = format!(
             "{} {} from {file}: {} in {} ({}), commit {tid}",
             if self.append { "appended to" } else { "imported" },
@@ -254,7 +262,7 @@ impl<'t> Target<'t> {
         self.bytes += bytes;
         self.imported.push(json!({
             "name": name, "file": file, "dtype": array.dtype(),
-            "shape": &*array.shape(), "order": output::order_text(array.order()), "bytes": bytes,
+            "order": output::order_text(array.order()), "bytes": bytes,
         }));
         Ok(())
     }
@@ -274,25 +282,26 @@ impl<'t> Target<'t> {
         from: Elements<'_>,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let (name, file) = (array.name(), from.file);
+        let (name, file) = (array.name().to_owned(), from.file);
         if array.dtype() != from.header.dtype() {
             let (ours, theirs) = (array.dtype(), from.header.dtype());
             let what = format!("array `{name}` holds {ours}, {file} holds {theirs}");
             return Err(Error::Refused(format!("{what}; only the same type can be appended")));
         }
-        let rows = from.header.shape();
-        let before = array.shape();
-        let after = shape::appended(&before, array.order(), rows)
-            .map_err(|why| Error::Refused(format!("cannot append {file} to `{name}`: {why}")))?;
-        let end = array.nbytes();
-        array.resize(&after)?;
-        if from.header.order() == array.order() || same_in_both_orders(rows) {
-            return self.fill(array, end, from, progress);
+        let rows = from.header.shape().to_vec();
+        // Nothing here may look where the array ends, or rows that others append at the same time
+        // would be in the way.
+        let why = |why: ShapeError| format!("cannot append {file} to `{name}`: {why}");
+        let appended = array.append_with(&rows, |array, new| {
+            match from.header.order() == array.order() || same_in_both_orders(&rows) {
+                true => self.fill(array, new.offset(), from, progress),
+                false => self.scatter(array, new, from, progress),
+            }
+        });
+        match appended {
+            Err(Error::Array(ArrayError::Shape(error))) => Err(Error::Refused(why(error))),
+            other => other.map(drop),
         }
-        let axis = shape::major_axis(before.len(), array.order()).unwrap_or(0);
-        let mut tail = vec![Index::ALL; before.len()];
-        tail[axis] = Index::from(before[axis]..);
-        self.scatter(array, &tail, from, progress)
     }
 
     /// Writes the elements as they come, from byte `at` of the array on.
@@ -323,11 +332,10 @@ impl<'t> Target<'t> {
     fn scatter(
         &self,
         array: &mut DynArray<'_>,
-        to: &[Index],
+        to: &Selection,
         mut from: Elements<'_>,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let to = array.select(to)?;
         let (order, itemsize) = (from.header.order(), array.itemsize());
         let mut left = from.header.data_bytes();
         let mut buffer = Vec::new();

@@ -7,11 +7,12 @@
 //! 1. The record with tid `n` follows the record with tid `n - 1` (no gaps).
 //! 2. Every extent a record names was durable before the record, or lies inside it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::catalog::CatalogChange;
 use super::extent::{Segment, Source};
-use crate::units::{ArrayId, PageRange, Tid};
+use crate::units::{ArrayId, PAGE_BYTES, PageRange, Tid};
 
 /// Most pages a record carries itself: 64 KiB.
 pub const INLINE_PAGES_MAX: u64 = 16;
@@ -61,6 +62,31 @@ pub struct Record {
     pub data: Vec<DataChange>,
 }
 
+impl Record {
+    /// The blocks of `block_bytes` bytes each in which data of `array` changed: ranges, ascending
+    /// and apart. Pages that were only written along do not count. Cost O(changes).
+    ///
+    /// What the blocks of an array measure says its catalog entry.
+    ///
+    /// # Panics
+    ///
+    /// If `block_bytes` is less than a page.
+    #[must_use]
+    pub fn blocks(&self, array: ArrayId, block_bytes: u64) -> Vec<Range<u64>> {
+        let block_pages = block_bytes / PAGE_BYTES;
+        let mut blocks: Vec<Range<u64>> = Vec::new();
+        for change in self.data.iter().filter(|it| it.array == array && !it.carried) {
+            let pages = change.segment.pages;
+            let (first, end) = (pages.start / block_pages, pages.end.div_ceil(block_pages));
+            match blocks.last_mut() {
+                Some(last) if first <= last.end => last.end = last.end.max(end),
+                _ => blocks.push(first..end),
+            }
+        }
+        blocks
+    }
+}
+
 /// New content of pages, in a commit that is being made.
 #[derive(Clone, Debug)]
 pub enum DraftSource<'a> {
@@ -98,4 +124,38 @@ pub struct Draft<'a> {
     pub catalog: Vec<CatalogChange>,
     /// Changes of data, ascending by array and page; at most [`INLINE_PAGES_MAX`] pages inline.
     pub data: Vec<DraftChange<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_a_record_are_those_with_changed_pages() {
+        let change = |array: u64, start, end, carried| DataChange {
+            array: ArrayId(array),
+            segment: Segment { pages: PageRange::new(start, end), source: Source::Hole },
+            carried,
+        };
+        let data = vec![
+            change(1, 0, 2, false),
+            change(1, 7, 8, false),
+            change(1, 8, 9, false),
+            change(1, 20, 24, true),
+            change(1, 30, 45, false),
+            change(2, 3, 4, false),
+            change(2, 5, 6, false),
+        ];
+        let record = Record {
+            tid: Tid(2),
+            base: Tid(1),
+            time_ns: 0,
+            note: Arc::from(""),
+            catalog: Vec::new(),
+            data,
+        };
+        assert_eq!(record.blocks(ArrayId(1), 8 * PAGE_BYTES), [0..2, 3..6]);
+        assert_eq!(record.blocks(ArrayId(2), PAGE_BYTES), [3..4, 5..6]);
+        assert_eq!(record.blocks(ArrayId(3), PAGE_BYTES), []);
+    }
 }

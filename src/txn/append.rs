@@ -44,9 +44,9 @@ const STEP_BYTES: u64 = 8 << 20;
 /// Others may commit rows to the same array first; what was appended then lands behind theirs, and
 /// once the commit has returned `Ok` this says where. After any other end it says nothing.
 ///
-/// A transaction that looked where the array ends, by its handle's shape or length or by a view of
-/// its last row, is refused instead. A shape that was read from
-/// [`Transaction::catalog`](super::Transaction::catalog) is not noticed.
+/// A transaction that looked where the array ends is refused instead: by its handle's shape or
+/// length, by a view of its last row, by indices that select something else of a longer array, or
+/// by [`Transaction::catalog`](super::Transaction::catalog), which says where all arrays end.
 #[derive(Clone, Debug)]
 pub struct AppendedRows {
     first: Arc<AtomicU64>,
@@ -113,6 +113,8 @@ pub(super) struct Appends {
     now: Option<ArrayId>,
     arrays: BTreeMap<ArrayId, Appended>,
     touched: BTreeMap<ArrayId, Touched>,
+    // The program was shown where every array ends.
+    saw_all_ends: bool,
 }
 
 impl Appends {
@@ -154,6 +156,11 @@ impl Appends {
         }
     }
 
+    /// Notes that the program was shown where every array ends.
+    pub(super) fn saw_all_ends(&mut self) {
+        self.saw_all_ends = true;
+    }
+
     /// Notes that everything depends on everything.
     pub(super) fn all_depend(&mut self) {
         let arrays: Vec<ArrayId> = self.arrays.keys().copied().collect();
@@ -167,6 +174,9 @@ impl Appends {
 
     /// The arrays of which the rows may be moved (invariant 1).
     fn movable(&self) -> BTreeSet<ArrayId> {
+        if self.saw_all_ends {
+            return BTreeSet::new();
+        }
         let may_move = |(id, all): &(&ArrayId, &Appended)| {
             self.touched.get(id).is_none_or(|touched| {
                 let last_row = all.start().saturating_sub(all.row_bytes);
@@ -210,16 +220,14 @@ pub(super) fn rebase(
     shared: &Shared,
     cx: &Context<'_>,
     inner: &mut Inner,
-    generation: u64,
 ) -> Result<bool, TransactionError> {
     let movable = inner.appends.movable();
     if movable.is_empty() {
         return Ok(false);
     }
+    // It may be of a later generation than the snapshot, if somebody packed: the arrays that rows
+    // are moved in are read from it alone, and its files stay, being newer than the snapshot's.
     let head = shared.known_head();
-    if head.generation != generation {
-        return Ok(false);
-    }
     let newer = cx.engine.records(inner.session.state.tid, head.state.tid)?;
     let mut moved = false;
     for id in movable {

@@ -134,7 +134,7 @@ impl Transaction {
         page: u64,
         error: TransactionError,
     ) -> TransactionError {
-        let catalog = self.catalog();
+        let catalog = self.names();
         let Some(entry) = catalog.array_by_id(id) else { return error };
         TransactionError::Data {
             array: catalog.name_of(id).unwrap_or_default().to_string(),

@@ -69,7 +69,7 @@ fn steps(
             // Every turn somebody else has committed, so all together come to an end.
             Err(CommitError::Conflict(conflict)) => {
                 make_visible_what_was_met(shared, cx)?;
-                if !append::rebase(shared, cx, inner, generation)? {
+                if !append::rebase(shared, cx, inner)? {
                     return Err(CommitError::Conflict(conflict));
                 }
             }
@@ -379,6 +379,7 @@ pub(super) mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
     use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
+    use crate::storage::engine::CommitLog;
     use crate::storage::extent::Segment;
     use crate::storage::index::PageMap;
     use crate::storage::local::{LocalEngine, LocalOptions, Mode};
@@ -566,5 +567,24 @@ pub(super) mod tests {
             assert_eq!(first.unwrap(), Tid(2));
             assert!(matches!(second, Err(CommitError::Conflict(_))), "{pages} pages: {second:?}");
         }
+    }
+
+    #[test]
+    fn who_meets_a_record_that_nobody_made_durable_begins_after_it() {
+        let (disk, store) = new_store();
+        let transaction = with_group(&store, "g");
+        let backend: Arc<dyn Backend> = Arc::new(disk);
+        let options = LocalOptions { map_words: crate::txn::map_words, ..LocalOptions::default() };
+        let (dies, _) = LocalEngine::open(&backend, Mode::ReadWrite, &options).unwrap();
+        let catalog = vec![CatalogChange::CreateGroup { name: Arc::from("g") }];
+        let (note, base) = (Arc::from(""), Tid::ZERO);
+        let draft = Draft { tid: Tid(1), base, time_ns: 0, note, catalog, data: Vec::new() };
+        let lock = dies.lock().unwrap();
+        dies.append(&draft).unwrap();
+        drop(lock);
+        drop(dies);
+        assert_eq!(store.head(), Tid::ZERO, "nobody said that it is durable");
+        assert!(matches!(transaction.commit(), Err(CommitError::Conflict(_))));
+        assert_eq!(store.begin().unwrap().base(), Tid(1));
     }
 }

@@ -182,6 +182,8 @@ impl Store {
         mode: Mode,
         options: &LocalOptions,
     ) -> Result<Self, StorageError> {
+        // Under a scheduler of threads a test says who shares words with whom.
+        let map_words = if cfg!(shuttle) { options.map_words } else { map_words };
         let options = LocalOptions { map_words, ..options.clone() };
         let (engine, state) = LocalEngine::open(backend, mode, &options)?;
         let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);
@@ -326,7 +328,8 @@ impl Store {
     }
 
     /// The commits after `after`, of whatever process, one after the other, for ever: the iterator
-    /// waits for those that have not happened yet.
+    /// waits for those that have not happened yet. Which arrays changed and where says each
+    /// [`Record`], by blocks [`Record::blocks`].
     ///
     /// An item is an error if the commit was packed away before it was read; the next item is then
     /// the oldest commit that is left.

@@ -95,11 +95,23 @@ impl Transaction {
     }
 
     /// Names and metadata as this transaction sees them. Cost O(1).
+    ///
+    /// It says where arrays end: appends of this transaction are not moved behind those of others
+    /// any more, but conflict with them; see [`AppendedRows`].
     #[must_use]
     pub fn catalog(&self) -> Catalog {
+        if let (true, Some(inner)) = (self.writes, &mut *self.inner.lock()) {
+            inner.appends.saw_all_ends();
+        }
+        self.names()
+    }
+
+    /// The catalog, for callers who show no program where arrays end.
+    pub(crate) fn names(&self) -> Catalog {
         match &*self.inner.lock() {
-            Some(inner) => inner.set.catalog.clone(),
-            None => self.pin.state().catalog.clone(),
+            // In a write set new arrays have provisional ids.
+            Some(inner) if self.writes => inner.set.catalog.clone(),
+            _ => self.pin.state().catalog.clone(),
         }
     }
 

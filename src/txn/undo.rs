@@ -55,7 +55,7 @@ impl Store {
         let changes = inverse(&undone.catalog, old, tid)?;
         let after = old.apply(undone).map_err(TransactionError::from)?;
         let ours = Changes { pages: &pages, catalog: &changes, base: &after.catalog };
-        if let Some(conflict) = first_conflict(&ours, later, &transaction.catalog()) {
+        if let Some(conflict) = first_conflict(&ours, later, &transaction.names()) {
             return Err(CommitError::Conflict(conflict));
         }
         let mut data = Vec::new();

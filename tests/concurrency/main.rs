@@ -17,6 +17,7 @@
 #![cfg(shuttle)]
 #![deny(unsafe_code)]
 
+mod every_switch;
 mod oracle;
 mod threads;
 
@@ -27,8 +28,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, Runner};
+use zbigarray::Tid;
 
-use threads::{World, beginner, housekeeping, large_writer, packer, reader, writer};
+use every_switch::EverySwitch;
+use threads::{
+    World, a_snapshot_against_a_pack, beginner, housekeeping, large_writer, packer, reader, writer,
+};
 
 /// Most changes of the running thread that PCT makes besides those the locks force.
 const PCT_DEPTH: usize = 4;
@@ -66,6 +71,7 @@ fn run(scheduler: impl Scheduler + 'static, test: fn()) {
         count.fetch_add(1, Ordering::Relaxed);
         test();
     });
+    eprintln!("{} schedules", counted.0.load(Ordering::Relaxed));
 }
 
 /// Half of the schedules by dice, half by PCT; or one that failed before.
@@ -96,4 +102,22 @@ fn a_pack_between_any_two_steps_of_a_begin_takes_nothing_away() {
 #[test]
 fn commits_that_write_with_several_threads_are_whole() {
     explore(|| World::new().run(&[large_writer, large_writer, reader, housekeeping]));
+}
+
+#[test]
+fn processes_see_snapshots_while_others_commit_and_pack() {
+    explore(|| World::shared().run_apart(&[writer, reader, packer]));
+}
+
+#[test]
+fn a_pack_of_another_process_between_any_two_steps_of_a_begin_takes_nothing_away() {
+    explore(|| World::shared().run_apart(&[beginner, packer]));
+}
+
+#[test]
+fn a_snapshot_that_a_process_was_given_is_kept_by_the_pack_of_another() {
+    for last_begins in [false, true] {
+        run(EverySwitch::new(last_begins), || a_snapshot_against_a_pack(Some(Tid(2)), false));
+        run(EverySwitch::new(last_begins), || a_snapshot_against_a_pack(None, true));
+    }
 }

@@ -1,7 +1,11 @@
 //! What the threads do, and what must hold at once; what must hold in the end is the oracle's.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use ndarray::Ix1;
 use shuttle::rand::{Rng, thread_rng};
@@ -10,6 +14,7 @@ use zbigarray::array::UndoError;
 use zbigarray::storage::backend::Backend;
 use zbigarray::storage::backend::simulated::{Simulated, Survival};
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
+use zbigarray::storage::words::{PrivateWords, SharedWords};
 use zbigarray::txn::StorageError;
 use zbigarray::{CommitError, Keep, Store, Tid, Transaction, TransactionError};
 
@@ -31,6 +36,24 @@ fn limits() -> LocalOptions {
     }
 }
 
+thread_local! {
+    /// The words of the schedule that runs: shuttle runs all of its threads in one.
+    static WORDS: RefCell<Option<Arc<PrivateWords>>> = const { RefCell::new(None) };
+}
+
+/// Words that all stores on the disk of this schedule share, as processes do.
+fn shared_words(_: Arc<OwnedFd>, count: usize, _: bool) -> io::Result<Arc<dyn SharedWords>> {
+    WORDS.with_borrow_mut(|words| {
+        Ok(Arc::clone(words.get_or_insert_with(|| Arc::new(PrivateWords::new(count)))) as _)
+    })
+}
+
+/// Limits of a store that several processes have open.
+fn shared_limits() -> LocalOptions {
+    // A schedule may let a thread wait for all others.
+    LocalOptions { map_words: shared_words, commit_wait: Duration::from_hours(1), ..limits() }
+}
+
 /// A store on a simulated disk and what its threads tell.
 #[derive(Clone)]
 pub(crate) struct World {
@@ -44,14 +67,28 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(&limits())
+    }
+
+    /// A store that several processes can open.
+    pub(crate) fn shared() -> Self {
+        Self::with(&shared_limits())
+    }
+
+    fn with(limits: &LocalOptions) -> Self {
+        WORDS.set(None);
         let disk = Simulated::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(disk.clone());
-        LocalEngine::create(&backend, &limits()).unwrap();
-        let store = Store::open_on(&backend, Mode::ReadWrite, &limits()).unwrap();
+        LocalEngine::create(&backend, limits).unwrap();
+        let store = Store::open_on(&backend, Mode::ReadWrite, limits).unwrap();
         let transaction = store.begin().unwrap();
         drop(transaction.create::<i64, Ix1>("a", &[PAGES as u64 * PER_PAGE]).unwrap());
         let created = transaction.commit().unwrap();
         Self { disk, store, created, history: Arc::default() }
+    }
+
+    fn is_shared(&self) -> bool {
+        WORDS.with_borrow(Option::is_some)
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -69,12 +106,32 @@ impl World {
         self.look_at_the_end();
     }
 
+    /// The same with a store of its own for each thread, as a process has one.
+    pub(crate) fn run_apart(self, parts: &[fn(&World)]) {
+        let start = |&part: &fn(&World)| {
+            let world = self.clone();
+            thread::spawn(move || {
+                let store = open_with(&world.disk, Mode::ReadWrite, &shared_limits());
+                part(&World { store, ..world });
+            })
+        };
+        let threads: Vec<_> = parts.iter().map(start).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.look_at_the_end();
+    }
+
     fn look_at_the_end(self) {
         let states = self.history().explain(self.created);
         let head = self.store.head();
         assert_eq!(states.keys().next_back(), Some(&head), "the head is the last commit");
         for tid in self.store.oldest().0.max(self.created.0)..=head.0 {
-            assert_eq!(content(&self.store.at(Tid(tid)).unwrap()), states[&Tid(tid)]);
+            match self.store.at(Tid(tid)) {
+                Ok(then) => assert_eq!(content(&then), states[&Tid(tid)]),
+                // Another process packed, and nobody committed since.
+                Err(TransactionError::Storage(StorageError::Forgotten { oldest, .. }))
+                    if self.is_shared() && tid < oldest.0 => {}
+                Err(error) => panic!("{error}"),
+            }
         }
         assert_eq!(content(&self.store.begin().unwrap()), states[&head]);
         assert_eq!(self.store.check(true, &mut |_, _| {}).unwrap().damage, []);
@@ -116,8 +173,12 @@ impl World {
 }
 
 fn open(disk: &Simulated, mode: Mode) -> Store {
+    open_with(disk, mode, &limits())
+}
+
+fn open_with(disk: &Simulated, mode: Mode, limits: &LocalOptions) -> Store {
     let backend: Arc<dyn Backend> = Arc::new(disk.clone());
-    Store::open_on(&backend, mode, &limits()).unwrap()
+    Store::open_on(&backend, mode, limits).unwrap()
 }
 
 fn one_in(n: u32) -> bool {
@@ -248,7 +309,9 @@ pub(crate) fn reader(world: &World) {
                 match world.store.at(tid) {
                     Ok(transaction) => transaction,
                     Err(TransactionError::Storage(StorageError::Forgotten { .. })) => {
-                        assert!(tid < world.store.oldest(), "{tid} was not forgotten");
+                        let forgotten = tid < world.store.oldest();
+                        // Another process may have said that it packs, and not yet done it.
+                        assert!(forgotten || world.is_shared(), "{tid} was not forgotten");
                         continue;
                     }
                     Err(error) => panic!("{error}"),
@@ -321,4 +384,44 @@ fn questions(store: &Store) {
         Err(error) => panic!("{error}"),
     }
     assert!(store.newest_at(i64::MAX).unwrap() >= head);
+}
+
+/// One process takes a snapshot, of commit `old` or of the newest, while another packs, perhaps
+/// after a commit: either is told of the other, so that what is looked at is kept.
+pub(crate) fn a_snapshot_against_a_pack(old: Option<Tid>, commits: bool) {
+    let world = World::shared();
+    let overwrite = |world: &World| {
+        let transaction = world.begin_writing();
+        let values = write(world, &transaction, &(0..PAGES).collect::<Vec<_>>());
+        let base = transaction.base();
+        world.history().committed(transaction.commit().unwrap(), base, Effect::Pages(values));
+    };
+    overwrite(&world);
+    overwrite(&world);
+    let other = open_with(&world.disk, Mode::ReadWrite, &shared_limits());
+    let looks = thread::spawn(move || {
+        let snapshot = match old {
+            Some(tid) => other.at(tid),
+            None => other.begin_read(),
+        };
+        snapshot.map(|snapshot| (snapshot, other))
+    });
+    let of_packer = world.clone();
+    let packs = thread::spawn(move || {
+        if commits {
+            overwrite(&of_packer);
+        }
+        of_packer.store.pack(Keep::Head).unwrap().oldest
+    });
+    let (oldest, looked) = (packs.join().unwrap(), looks.join().unwrap());
+    match looked {
+        Ok((snapshot, _other)) => {
+            assert!(oldest <= snapshot.base(), "{} was given, {oldest} kept", snapshot.base());
+            overwrite(&world);
+            world.looks_at(&snapshot);
+        }
+        Err(TransactionError::Storage(StorageError::Forgotten { .. })) => {}
+        Err(error) => panic!("{error}"),
+    }
+    world.history().explain(world.created);
 }

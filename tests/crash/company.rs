@@ -11,24 +11,19 @@
 //!
 //! # Invariants
 //!
-//! 1. `versions[tid]` is what commit `tid` must hold. A record that may be there or not, because
-//!    who appends it is at it or was killed, is the `candidate` for the next one.
-//! 2. What a process was told, or saw as the newest commit, is acknowledged: no crash takes it.
-//! 3. `told` is not borrowed while an engine is called.
+//! 1. `told` is not borrowed while an engine is called.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use zbigarray::storage::StorageError;
-use zbigarray::storage::backend::simulated::{FaultKind, Simulated};
+use zbigarray::storage::backend::simulated::{FaultKind, Simulated, Survival};
 use zbigarray::storage::engine::{CommitLog, Company as _, Engine};
 use zbigarray::storage::extent::Place;
 use zbigarray::storage::local::{LocalEngine, LocalOptions, Mode};
-use zbigarray::storage::record::Record;
 use zbigarray::storage::state::State;
 use zbigarray::storage::words::PrivateWords;
 use zbigarray::units::Tid;
@@ -38,8 +33,11 @@ use crate::draft::{Prepared, Site};
 use crate::process::{Process, let_others};
 use crate::program::{Events, Flavor, backend, limits};
 use crate::story::{Phase, Story};
+use crate::told::{Known, Told, index_of};
 use crate::version::{Version, compare};
 
+/// Runs before the one after which the power is cut.
+const REHEARSALS: u64 = 8;
 /// Words of the file that processes share.
 const WORDS: usize = 8 << 10;
 /// Steps within steps.
@@ -48,7 +46,7 @@ const DEPTH_MAX: u32 = 3;
 const LOOKS_MAX: usize = 8;
 
 /// What several processes must have done, or they show nothing.
-pub(crate) const WANTED: [&str; 9] = [
+pub(crate) const WANTED: [&str; 10] = [
     "step between",
     "killed between",
     "killed process",
@@ -56,58 +54,10 @@ pub(crate) const WANTED: [&str; 9] = [
     "half written",
     "lock taken",
     "snapshot",
+    "old snapshot",
     "pack beside others",
     "process ended",
 ];
-
-/// What is known of the store, apart from the store.
-struct Told {
-    dice: Dice,
-    story: Story,
-    events: Events,
-    versions: Vec<Arc<Version>>,
-    candidate: Option<Arc<Version>>,
-    acknowledged: usize,
-    oldest: RangeInclusive<usize>,
-    // Whether space may be held that no commit names.
-    held: bool,
-    failure: Option<String>,
-}
-
-impl Told {
-    fn phase(&self) -> Phase {
-        Phase {
-            exists: true,
-            versions: self.versions.iter().chain(&self.candidate).cloned().collect(),
-            acknowledged: self.acknowledged,
-            oldest: self.oldest.clone(),
-            held: self.held,
-            group: u64::MAX,
-        }
-    }
-
-    fn count(&mut self, event: &'static str) {
-        *self.events.entry(event).or_default() += 1;
-    }
-
-    /// Commit `tid` is in the log.
-    fn appended(&mut self, tid: usize) -> Result<(), String> {
-        if tid == self.versions.len() {
-            self.versions.extend(self.candidate.take());
-        }
-        match tid < self.versions.len() {
-            true => Ok(()),
-            false => Err(format!("commit {tid} of {} is there", self.versions.len() - 1)),
-        }
-    }
-}
-
-/// A state, and the generation of log files in which it was loaded.
-#[derive(Clone)]
-struct Known {
-    state: State,
-    generation: u64,
-}
 
 /// A process that has the store open.
 struct Member {
@@ -162,8 +112,15 @@ impl Drop for Together {
     }
 }
 
-/// Creates a store and lets processes do `steps` steps, not counting those in between.
-pub(crate) fn run(mut dice: Dice, steps: usize) -> Result<Left, String> {
+/// Creates a store and lets processes do `steps` steps, not counting those in between. The power
+/// is cut only after the last of several such runs: most bugs show while processes are at work.
+pub(crate) fn run(seeds: &[u64; 2], steps: usize) -> Result<Left, String> {
+    let dice = |run: u64| Dice::new(&[seeds[0], seeds[1], run]);
+    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps).map(drop))?;
+    performed(dice(REHEARSALS), steps)
+}
+
+fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
     let (disk, options) = (Simulated::new().unwrap(), limits(&mut dice));
     let empty = Version { groups: Some([].into()), ..Version::default() };
     let mut told = Told {
@@ -222,46 +179,12 @@ fn is_in_the_way(error: &StorageError) -> bool {
     matches!(error, StorageError::Busy { .. } | StorageError::Locked { .. })
 }
 
-fn index_of(tid: Tid) -> usize {
-    usize::try_from(tid.0).unwrap()
-}
-
 /// Sets a flag for a while.
 fn with<T: Copy, R>(cell: &Cell<T>, value: T, call: impl FnOnce() -> R) -> R {
     let before = cell.replace(value);
     let result = call();
     cell.set(before);
     result
-}
-
-impl Known {
-    /// Moves on to commit `tid` as the layers above do; `false` if the process is dead.
-    fn move_on(
-        &mut self,
-        tid: Tid,
-        process: &Process,
-        engine: &LocalEngine,
-    ) -> Result<bool, String> {
-        while self.state.tid < tid || self.generation != engine.generation() {
-            let now = engine.generation();
-            let tid = tid.max(self.state.tid);
-            let state = match now == self.generation {
-                true => engine.records(self.state.tid, tid).and_then(|records| {
-                    let next = |state: State, record: &Arc<Record>| state.apply(record);
-                    records.iter().try_fold(self.state.clone(), next)
-                }),
-                false => engine.load(tid),
-            };
-            if process.is_dead() {
-                return Ok(false);
-            }
-            if now == engine.generation() {
-                let failed = |error| format!("moving on to commit {tid}: {error}");
-                *self = Self { state: state.map_err(failed)?, generation: now };
-            }
-        }
-        Ok(true)
-    }
 }
 
 impl Company {
@@ -296,7 +219,22 @@ impl Company {
             told.appended(index_of(tid))?;
             told.acknowledged = told.acknowledged.max(index_of(tid));
             Ok(())
-        })
+        })?;
+        if self.once_in(3) { self.require_durable() } else { Ok(()) }
+    }
+
+    /// If the power fails now and nothing survives that need not, what was acknowledged is there.
+    fn require_durable(&self) -> Result<(), String> {
+        let image = self.disk.crash_image(self.disk.changes_count(), |_, _| Survival::Dropped);
+        let opened = LocalEngine::open(&backend(&image.unwrap()), Mode::ReadWrite, &self.options);
+        let (engine, head) = opened.map_err(|error| format!("after a power cut: {error}"))?;
+        let (found, acknowledged) = (index_of(head.tid), self.told.borrow().acknowledged);
+        if found < acknowledged {
+            return Err(format!("after a power cut: commit {found}, not {acknowledged}"));
+        }
+        let versions = self.told.borrow().phase().versions;
+        let version = versions.get(found).ok_or("after a power cut: a commit nobody made")?;
+        compare(&engine, &head, version).map_err(|why| format!("after a power cut: {why}"))
     }
 
     /// What others do in between two calls of a process.
@@ -308,7 +246,7 @@ impl Company {
         if !self.once_in(self.rarity << (2 * depth)) {
             return;
         }
-        if self.once_in(24) {
+        if self.once_in(12) {
             let seat = self.index(self.seats.len());
             if let Some(process) = &*self.seats[seat].process.borrow() {
                 process.kill();
@@ -515,7 +453,7 @@ impl Company {
             prepared.abort(&member.engine);
             return Ok(());
         };
-        if self.once_in(10) {
+        if self.once_in(6) {
             // It dies while it writes the record.
             process.doom(0, FaultKind::ShortWrite);
             self.count("half written");
@@ -629,6 +567,9 @@ impl Company {
             if !member.head.move_on(newest, &member.process, &member.engine)? {
                 return Ok(());
             }
+            if self.once_in(3) {
+                return self.look_back(member);
+            }
             member.snapshots.push(member.head.clone());
             self.pin(member);
             if member.engine.floor() <= member.head.state.tid {
@@ -639,6 +580,37 @@ impl Company {
             self.pin(member);
         }
         Ok(())
+    }
+
+    /// Takes a snapshot of an old commit.
+    fn look_back(&self, member: &mut Member) -> Result<(), String> {
+        let (oldest, newest) = (member.engine.oldest().0, member.head.state.tid.0);
+        if oldest > newest {
+            return Ok(());
+        }
+        let tid = Tid(oldest + self.index((newest - oldest) as usize + 1) as u64);
+        member.snapshots.push(member.head.clone());
+        let pinned = member.snapshots.iter().map(|snapshot| snapshot.state.tid).min();
+        let generation = member.snapshots.iter().map(|snapshot| snapshot.generation).min();
+        member.engine.pin(pinned.map(|pinned| pinned.min(tid)), generation.unwrap_or(0));
+        let loaded = match tid >= member.engine.floor() {
+            true => member.engine.load(tid).ok(),
+            false => None,
+        };
+        let number = member.snapshots.len() - 1;
+        match loaded {
+            Some(state) if !member.process.is_dead() => {
+                member.snapshots[number].state = state;
+                self.count("old snapshot");
+                self.compare_snapshot(member, number)
+            }
+            // Another process packed it away, or is about to.
+            _ => {
+                member.snapshots.pop();
+                self.pin(member);
+                Ok(())
+            }
+        }
     }
 
     fn compare_snapshot(&self, member: &Member, number: usize) -> Result<(), String> {

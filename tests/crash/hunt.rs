@@ -106,7 +106,7 @@ fn workload(seed: u64, number: u64) -> Result<Workload, String> {
     // Of the others.
     let others = number - number / TURN * 2 - number % TURN / 3;
     let (disk, story, options, plain, events) = if company {
-        let left = company::run(Dice::new(&[seed, number, 1]), COMPANY_STEPS)?;
+        let left = company::run(&[seed, number], COMPANY_STEPS)?;
         (left.disk, left.story, left.options, None, left.events)
     } else if others % 5 == 4 {
         let run = arrays::run(&mut Dice::new(&[seed, others]), ARRAY_STEPS);

@@ -30,6 +30,7 @@ mod model;
 mod process;
 mod program;
 mod story;
+mod told;
 mod verify;
 mod version;
 

@@ -24,6 +24,9 @@ use zbigarray::storage::backend::simulated::{Fault, FaultKind, Simulated};
 use zbigarray::storage::backend::{Access, Backend, BackendFile, ByteLock, Growth};
 use zbigarray::storage::words::{PrivateWords, SharedWords};
 
+/// How often others may do something while half of a record is there.
+const HALF_PAUSES: usize = 3;
+
 /// What others do meanwhile.
 type Meanwhile = Rc<dyn Fn()>;
 
@@ -242,7 +245,7 @@ impl BackendFile for ProcessFile {
             }
             // Others see half of a record.
             self.file.write_at(&[first], offset_bytes)?;
-            self.life.pause();
+            (0..HALF_PAUSES).for_each(|_| self.life.pause());
             if self.life.is_dead() {
                 return Err(death());
             }

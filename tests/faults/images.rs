@@ -10,14 +10,15 @@
 //! or by packing, the handle that was refused goes on.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ndarray::{Array2, Ix2};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
-use zbigarray::txn::CatalogChange;
-use zbigarray::{Error, Keep, Store};
+use zbigarray::txn::{CatalogChange, StorageError};
+use zbigarray::{CreateOptions, Error, Keep, OpenOptions, Store};
 
 use crate::child::{self, Task};
 use crate::judge::{Told, gives_back, goes_on, judge};
@@ -59,6 +60,7 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
                 continue;
             }
         };
+        table.row("images", kind, "read-only", mounted.read_only());
         for room_kib in ROOMS_KIB {
             number += 1;
             if sample.has(number) {
@@ -115,6 +117,22 @@ impl Mounted {
         done(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image))?;
         done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
         Ok(Self { mount, _scratch: scratch })
+    }
+
+    /// A store is written, the file system becomes read-only, and the store is read; who wants to
+    /// write is refused.
+    fn read_only(&self) -> Result<(), String> {
+        let directory = self.leave(64 << 20)?;
+        let store = Store::create(&directory, CreateOptions::default()).map_err(text)?;
+        for number in 0..2 {
+            add(&store, number).map_err(text)?;
+        }
+        drop(store);
+        let remount = |how| done(Command::new("mount").args(["-o", how]).arg(&self.mount));
+        remount("remount,ro")?;
+        let result = read_but_not_written(&directory);
+        remount("remount,rw")?;
+        result
     }
 
     /// Frees what was deleted, which some file systems do later.
@@ -192,6 +210,27 @@ impl Mounted {
             }),
         }
     }
+}
+
+/// Reads the store at `directory` on a read-only file system, and tries to write.
+fn read_but_not_written(directory: &Path) -> Result<(), String> {
+    let store = Store::open(directory, OpenOptions::read_only()).map_err(text)?;
+    compare(&store, 0..2)?;
+    let report = store.check(true, &mut |_, _| {}).map_err(text)?;
+    if let Some(damage) = report.damage.first() {
+        return Err(format!("check: {damage}"));
+    }
+    match Store::open(directory, OpenOptions::default()) {
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+            Ok(())
+        }
+        Err(other) => Err(format!("who wants to write is told: {other}")),
+        Ok(_) => Err("it opens for writing".into()),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// Every error was that there is no space, or followed from the handle refusing to write.

@@ -14,6 +14,8 @@
 #[cfg(test)]
 mod checker;
 #[cfg(test)]
+mod children;
+#[cfg(test)]
 mod circles;
 #[cfg(test)]
 #[path = "../crash/dice.rs"]
@@ -31,6 +33,10 @@ mod processes;
 mod proof;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod rows;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod threads;
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use ndarray::{Array1, Array2, Ix1, Ix2, arr1, s};
 use zbigarray::{
-    ArrayOptions, CommitError, Conflict, CreateOptions, OpenOptions, Order, Store, Transaction,
+    ArrayError, ArrayOptions, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Order,
+    Store, Transaction,
 };
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -59,9 +60,32 @@ fn rows_are_moved_between_processes_as_between_threads() {
 }
 
 #[test]
+fn rows_are_moved_although_another_process_packed_meanwhile() {
+    let (directory, store) = store();
+    let again = Store::open(directory.path().join("s"), OpenOptions::default()).unwrap();
+    let (one, other) = (store.begin().unwrap(), again.begin().unwrap());
+    append(&one, &[10]);
+    let rows = append(&other, &[20]);
+    one.commit().unwrap();
+    store.pack(Keep::Head).unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.range(), 4..5);
+    for store in [store, again] {
+        assert_eq!(content(&store), [1, 2, 3, 10, 20]);
+    }
+}
+
+#[test]
 fn who_looked_where_the_array_ends_conflicts() {
     type Look = fn(&Transaction);
-    let looks: [(&str, Look); 5] = [
+    let looks: [(&str, Look); 10] = [
+        ("catalog", |t| assert!(t.catalog().array("a").is_some())),
+        ("all but the last", |t| assert!(t.open::<u32, Ix1>("a").unwrap().get(":-1").is_ok())),
+        ("every second", |t| assert!(t.open::<u32, Ix1>("a").unwrap().get("0:1000:2").is_ok())),
+        ("nothing there", |t| {
+            assert!(t.open::<u32, Ix1>("a").unwrap().get("7:9").unwrap().is_empty())
+        }),
+        ("out of range", |t| assert!(t.open::<u32, Ix1>("a").unwrap().get("7").is_err())),
         ("shape", |t| drop(t.open::<u32, Ix1>("a").unwrap().shape())),
         ("len", |t| drop(t.open::<u32, Ix1>("a").unwrap().len())),
         ("last row", |t| drop(t.open::<u32, Ix1>("a").unwrap().rows(2..3).unwrap().to_vec())),
@@ -84,6 +108,26 @@ fn who_looked_where_the_array_ends_conflicts() {
             let error = other.commit().unwrap_err();
             assert!(matches!(error, CommitError::Conflict(_)), "{name}: {error}");
             assert_eq!(content(&store), [1, 2, 3, 10], "{name}");
+        }
+    }
+}
+
+#[test]
+fn who_looked_only_at_rows_that_are_there_is_moved() {
+    let (_directory, store) = store();
+    let transaction = store.begin().unwrap();
+    let rows: Vec<u32> = (4..=5000).collect();
+    append(&transaction, &rows);
+    transaction.commit().unwrap();
+    for look in ["0", "0:100", "100:0:-3", "5:5", "...", "2, ..."] {
+        let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+        append(&one, &[10]);
+        assert!(other.open::<u32, Ix1>("a").unwrap().get(look).is_ok());
+        append(&other, &[20]);
+        one.commit().unwrap();
+        match (look, other.commit()) {
+            ("...", Err(CommitError::Conflict(_))) => {}
+            (_, ended) => assert!(ended.is_ok(), "{look}: {ended:?}"),
         }
     }
 }
@@ -209,4 +253,33 @@ fn threads_that_append_lose_and_repeat_nothing() {
         assert_eq!(content[range], rows);
     }
     assert_eq!(covered, content.len() as u64);
+}
+
+#[test]
+fn rows_that_are_written_as_they_come_are_moved_too_and_a_failure_leaves_none() {
+    let (_directory, store) = store();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[10]);
+    let mut array = other.open::<u32, Ix1>("a").unwrap();
+    let failed = array.dynamic_mut().append_with(&[2], |array, rows| {
+        array.write(rows, Order::C, &[1; 8])?;
+        Err::<(), ArrayError>(ArrayError::NotFound { name: "no more rows".into() })
+    });
+    assert!(matches!(failed, Err(ArrayError::NotFound { .. })));
+    assert_eq!(array.view().unwrap().to_vec(), [1, 2, 3]);
+    drop(array);
+    other.abort();
+    let other = store.begin().unwrap();
+    let mut array = other.open::<u32, Ix1>("a").unwrap();
+    let rows = array.dynamic_mut().append_with(&[2], |array, rows| {
+        let values: Vec<u8> = [20_u32, 21].iter().flat_map(|value| value.to_le_bytes()).collect();
+        array.write(rows, Order::C, &values)
+    });
+    let refused = array.dynamic_mut().append_with(&[1, 1], |_, _| Ok::<(), ArrayError>(()));
+    assert!(matches!(refused, Err(ArrayError::Shape(_))));
+    drop(array);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.unwrap().range(), 4..6);
+    assert_eq!(content(&store), [1, 2, 3, 10, 20, 21]);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use ndarray::Ix1;
-use zbigarray::{CommitError, CreateOptions, Keep, Store, Tid, Transaction};
+use zbigarray::{CommitError, CreateOptions, Keep, OpenOptions, Store, Tid, Transaction};
 
 const PER_PAGE: u64 = 512;
 const COUNTERS: u64 = 24;
@@ -106,7 +106,7 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     drop(store);
-    let store = Store::open(dir.path().join("s"), zbigarray::OpenOptions::default()).unwrap();
+    let store = Store::open(dir.path().join("s"), OpenOptions::default()).unwrap();
     assert_eq!(sum(&store.begin_read().unwrap()), expected);
 }
 
@@ -128,6 +128,34 @@ fn what_was_newest_at_a_time_is_found_while_another_thread_packs() {
         while !done.load(Ordering::Relaxed) {
             let head = store.head();
             assert!(store.newest_at(i64::MAX).unwrap() >= head);
+        }
+    });
+}
+
+#[test]
+fn a_commit_is_found_by_its_time_while_another_process_packs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = Store::create(&path, CreateOptions::default()).unwrap();
+    let other = Store::open(&path, OpenOptions::default()).unwrap();
+    let transaction = store.begin().unwrap();
+    drop(transaction.create::<u64, Ix1>("a", &[1 << 12]).unwrap());
+    transaction.commit().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..150 {
+                let transaction = store.begin().unwrap();
+                transaction.open::<u64, Ix1>("a").unwrap().set("0", n).unwrap();
+                transaction.commit().unwrap();
+                store.pack(Keep::Head).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let before = other.head();
+            let found = other.newest_at(i64::MAX).unwrap();
+            assert!(found >= before && found <= other.head(), "{found} after {before}");
         }
     });
 }

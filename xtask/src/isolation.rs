@@ -1,76 +1,79 @@
-//! Processes that write one store at once and are killed and stopped: `tests/isolation`.
+//! Processes that write one store at once and are killed and stopped: `tests/isolation`, in release
+//! mode.
 //!
 //! ```text
-//! cargo xtask isolation [--deaths N] [--processes N] [--seed S]     400, 8 and 1 by default
+//! cargo xtask isolation [--deaths N] [--transactions N] [--processes N] [--seed S]
+//!                       10000, 0, 8 and 1 by default; goes on until both N are reached
 //! ```
 
 use std::process::ExitCode;
 
+use crate::numbers;
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
 
-/// How many children are killed, how many run at once, and which chance.
+/// How many children are killed, how many transactions they try, how many run at once, and which
+/// chance.
 pub(crate) struct Options {
     deaths: u32,
+    transactions: u32,
     processes: u32,
     seed: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { deaths: 400, processes: 8, seed: 1 }
+        Self { deaths: 10_000, transactions: 0, processes: 8, seed: 1 }
     }
 }
 
 impl Options {
-    /// What fits a minute.
+    /// What fits two minutes.
     pub(crate) fn short() -> Self {
-        Self { deaths: 80, ..Self::default() }
+        Self { deaths: 500, transactions: 200_000, ..Self::default() }
     }
 
     /// Reads the words after `isolation`.
-    pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self::default();
-        while let [name, value, rest @ ..] = words {
-            let number = value.parse().map_err(|_| format!("{value} is no number"))?;
-            match *name {
-                "--deaths" => options.deaths = number,
-                "--processes" if number > 0 => options.processes = number,
-                "--seed" => options.seed = number,
-                _ => return Err(format!("not understood: {name} {value}")),
-            }
-            words = rest;
-        }
-        if words.is_empty() { Ok(options) } else { Err(format!("not understood: {}", words[0])) }
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let Self { mut deaths, mut transactions, mut processes, mut seed } = Self::default();
+        let options = &mut [
+            ("--deaths", &mut deaths),
+            ("--transactions", &mut transactions),
+            ("--processes", &mut processes),
+            ("--seed", &mut seed),
+        ];
+        numbers::read(words, options)?;
+        Ok(Self { deaths, transactions, processes: processes.max(1), seed })
     }
 }
 
 /// `cargo xtask isolation`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
-    steps::run_all(vec![row(workspace, options)])
+    steps::run_all(rows(workspace, options))
 }
 
-/// The step of the table of all tests.
-pub(crate) fn row<'w>(workspace: &'w Workspace, options: &Options) -> Step<'w> {
-    let mut command = workspace.cargo();
-    command.args(["test", "--package", "zbigarray", "--test", "isolation", "--"]);
-    command.args(["--nocapture", "processes::processes_that_write_at_once"]);
-    command.env("ZBA_ISOLATION_DEATHS", options.deaths.to_string());
-    command.env("ZBA_ISOLATION_PROCESSES", options.processes.to_string());
-    command.env("ZBA_ISOLATION_SEED", options.seed.to_string());
-    Step::command("histories of killed processes", command)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_three_numbers() {
-        let options = Options::parse(&["--seed", "9", "--processes", "2"]).unwrap_or_default();
-        assert_eq!((options.deaths, options.processes, options.seed), (400, 2, 9));
-        for wrong in [&["--deaths", "many"][..], &["--seed"], &["--processes", "0"], &["x"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
+/// The steps of the table of all tests.
+pub(crate) fn rows<'w>(workspace: &'w Workspace, options: &Options) -> Vec<Step<'w>> {
+    let command = |test: &str, deaths: u32, transactions: u32| {
+        let mut command = workspace.cargo();
+        command.args(["test", "--release", "--package", "zbigarray", "--test", "isolation", "--"]);
+        command.args(["--nocapture", test]);
+        command.env("ZBA_ISOLATION_DEATHS", deaths.to_string());
+        command.env("ZBA_ISOLATION_TRANSACTIONS", transactions.to_string());
+        command.env("ZBA_ISOLATION_PROCESSES", options.processes.to_string());
+        command.env("ZBA_ISOLATION_SEED", options.seed.to_string());
+        command
+    };
+    let Options { deaths, transactions, .. } = *options;
+    vec![
+        Step::command(
+            "histories of killed processes",
+            command("processes::processes_that_write_at_once", deaths, transactions),
+        ),
+        // All of them wait for one place: a tenth of the others' number takes as long.
+        Step::command(
+            "rows of killed processes",
+            command("rows::rows_that_processes_append", deaths / 10, transactions / 100),
+        ),
+    ]
 }

@@ -7,13 +7,14 @@
 use std::process::ExitCode;
 
 use crate::faults::run_rig;
+use crate::numbers;
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
 
 /// How many children, and which chance.
 pub(crate) struct Options {
-    runs: u64,
-    seed: u64,
+    runs: u32,
+    seed: u32,
 }
 
 impl Default for Options {
@@ -24,18 +25,10 @@ impl Default for Options {
 
 impl Options {
     /// Reads the words after `kill`.
-    pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self::default();
-        while let [name, value, rest @ ..] = words {
-            let number = value.parse().map_err(|_| format!("{value} is no number"))?;
-            match *name {
-                "--runs" => options.runs = number,
-                "--seed" => options.seed = number,
-                _ => return Err(format!("not understood: {name}")),
-            }
-            words = rest;
-        }
-        if words.is_empty() { Ok(options) } else { Err(format!("not understood: {}", words[0])) }
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let Self { mut runs, mut seed } = Self::default();
+        numbers::read(words, &mut [("--runs", &mut runs), ("--seed", &mut seed)])?;
+        Ok(Self { runs, seed })
     }
 }
 
@@ -53,18 +46,4 @@ pub(crate) fn row(workspace: &Workspace, options: Options) -> Step<'_> {
         command.args(["--seed", &options.seed.to_string()]);
         run_rig(command)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_two_numbers() {
-        let options = Options::parse(&["--seed", "9"]).unwrap_or_default();
-        assert_eq!((options.runs, options.seed), (500, 9));
-        for wrong in [&["--runs", "many"][..], &["--seed"], &["--runs", "1", "x"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }

@@ -27,10 +27,12 @@ mod isolation;
 mod kill;
 mod miri;
 mod mutants;
+mod numbers;
 mod packages;
 mod python;
 mod sanitize;
 mod shuttle;
+mod soak;
 mod steps;
 mod test;
 mod workspace;
@@ -68,9 +70,11 @@ cargo xtask COMMAND
                     --every K: one run in K
   kill [--runs N] [--seed S]
                     processes killed while they commit, again and again on the same stores
-  isolation [--deaths N] [--processes N] [--seed S]
+  isolation [--deaths N] [--transactions N] [--processes N] [--seed S]
                     processes that write one store at once, killed and stopped; what they saw
-                    must be snapshots
+                    must be snapshots, and rows they appended be there once
+  soak [--minutes N] [--processes N] [--seed S]
+                    the same for long, also with writes that fail: nothing may pile up
   help              this text
 ";
 
@@ -103,6 +107,10 @@ fn main() -> ExitCode {
         ["kill", rest @ ..] => match kill::Options::parse(rest) {
             Ok(options) => kill::run(&workspace, options),
             Err(why) => usage(&format!("kill: {why}")),
+        },
+        ["soak", rest @ ..] => match soak::Options::parse(rest) {
+            Ok(options) => soak::run(&workspace, &options),
+            Err(why) => usage(&format!("soak: {why}")),
         },
         ["isolation", rest @ ..] => match isolation::Options::parse(rest) {
             Ok(options) => isolation::run(&workspace, &options),

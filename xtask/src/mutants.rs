@@ -79,6 +79,13 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
         ],
     ),
     (
+        "rows",
+        &[
+            &[stage("it", 60, &["appends"])],
+            &[stage("zbigarray", 60, &["txn::", "array::"]), stage("it", 90, &["model::"])],
+        ],
+    ),
+    (
         "store",
         &[
             &[stage("zbigarray", 30, &["txn::"])],
@@ -102,6 +109,7 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/extents.rs", "engine"),
     ("src/storage/local/free_space.rs", "engine"),
     ("src/txn/write_out.rs", "store"),
+    ("src/txn/append.rs", "rows"),
 ];
 
 /// `cargo xtask mutants [FILE...] [-- WORDS FOR CARGO-MUTANTS]`; without a file all of the table,

@@ -29,6 +29,7 @@ use crate::kill;
 use crate::packages;
 use crate::python::{self, Python};
 use crate::shuttle;
+use crate::soak;
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
@@ -51,7 +52,8 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         table.push(shuttle::short(workspace));
         table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
-        table.push(isolation::row(workspace, &isolation::Options::short()));
+        table.extend(isolation::rows(workspace, &isolation::Options::short()));
+        table.push(soak::row(workspace, &soak::Options::short()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));

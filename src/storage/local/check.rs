@@ -26,6 +26,7 @@ use crate::storage::engine::unit_sum;
 use crate::storage::extent::{Extent, Place, Segment};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::state::{Space, State};
+use crate::sync::atomic::Ordering;
 use crate::units::{PAGE_BYTES, PageRange, Tid};
 
 /// See [`Engine::check`](crate::storage::engine::Engine::check).
@@ -79,12 +80,14 @@ impl Check<'_> {
         };
         let mut strange: Vec<String> =
             files.list("")?.into_iter().filter(|name| !known(name)).collect();
-        let (first, alone) = (self.engine.log.chain().first, self.engine.members.is_alone()?);
+        let first = self.engine.log.chain().first;
+        let kept =
+            !self.engine.members.is_alone()? || self.engine.leftovers.load(Ordering::Acquire);
         for directory in DIRECTORIES {
             for name in files.list(directory)? {
                 let ours = match directory {
-                    // Other processes may look at files of former chains.
-                    "log" => log_number(&name).is_some_and(|number| number >= first || !alone),
+                    // Somebody may look at files of former chains.
+                    "log" => log_number(&name).is_some_and(|number| number >= first || kept),
                     "data" => data_number(&name).is_some(),
                     _ => checkpoint::checkpoint_tid(&name).is_some(),
                 };

@@ -172,9 +172,55 @@ fn log_files_stay_while_another_process_may_open_them() {
     commit_after_all(&one, 0, 1, true);
     other.newest().unwrap();
     other.pin(None, other.generation());
+    one.pin(None, one.generation());
     one.unpin(&[]).unwrap();
     assert_eq!(disk.list("log").unwrap().len(), 1);
     healthy(&one);
+}
+
+#[test]
+fn log_files_that_were_left_for_a_process_go_with_its_last_look_at_them() {
+    let disk = new_store();
+    let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    commit_after_all(&one, 0, 2, true);
+    other.newest().unwrap();
+    let (seen, generation) = (Arc::new(other.load(Tid(1)).unwrap()), other.generation());
+    other.pin(Some(Tid(1)), generation);
+    {
+        let _lock = one.lock().unwrap();
+        one.catch_up().unwrap();
+        one.pack(Tid(1), &[], u64::MAX).unwrap();
+    }
+    commit_after_all(&one, 0, 2, true);
+    drop(one);
+    assert_eq!(disk.list("log").unwrap().len(), 2);
+    other.newest().unwrap();
+    healthy(&other);
+    other.pin(Some(Tid(1)), generation);
+    other.unpin(&[Arc::clone(&seen)]).unwrap();
+    assert_eq!(writers(&other, &seen, PAGES)[..3], [1, 1, 0]);
+    other.pin(None, other.generation());
+    other.unpin(&[]).unwrap();
+    assert_eq!(disk.list("log").unwrap().len(), 1);
+    healthy(&other);
+}
+
+#[test]
+fn a_commit_makes_the_name_of_a_data_file_durable_that_another_process_created() {
+    let disk = new_store();
+    let open = || open(&disk, Mode::ReadWrite).0;
+    let (one, other, third) = (open(), open(), open());
+    commit_after_all(&one, 0, 1, false);
+    let wish = Allocation { pages: 1, align_pages: 1, phase_pages: 0, near: None };
+    assert_eq!(other.allocate(&wish).unwrap().file, 0);
+    let created = third.allocate(&wish).unwrap();
+    third.free(created, 1);
+    let head = commit_after_all(&one, 1, 1, false);
+    assert_eq!(created.file, 1);
+    let left = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+    let (engine, found) = self::open(&left, Mode::ReadWrite);
+    assert_eq!(writers(&engine, &found, PAGES), writers(&one, &head, PAGES));
+    healthy(&engine);
 }
 
 #[test]
@@ -257,16 +303,16 @@ fn what_a_dead_process_named_is_durable_before_another_commits_there() {
     }
 }
 
-/// Found by the crash enumerator: a process created a data file and had not made its name durable
-/// when another one, which had made those before it durable, wrote there.
+/// A pack opens all data files to punch them: what is open need not have a durable name.
 #[test]
-fn a_data_file_that_another_process_created_gets_a_durable_name() {
+fn a_data_file_that_another_process_created_gets_a_durable_name_also_after_a_pack() {
     let disk = new_store();
     let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
     commit_after_all(&other, 0, 40, false);
     let wish = Allocation { pages: 40, align_pages: 1, phase_pages: 0, near: None };
     assert_eq!(one.allocate(&wish).unwrap().file, 1);
     drop(one);
+    pack_after_all(&other, Tid(1), u64::MAX);
     let head = commit_after_all(&other, 0, 40, false);
     let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
     let (engine, found) = open(&image, Mode::ReadWrite);

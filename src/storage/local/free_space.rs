@@ -379,6 +379,48 @@ mod tests {
         assert_eq!(space.tail(), Place { file: 2, page: 10 });
     }
 
+    /// Free: four pages in front, then sixteen up to the tail.
+    fn with_a_smaller_range_in_front() -> FreeSpace {
+        let used = [(4, 1), (21, 1)].map(|(page, pages)| (Place { file: 0, page }, pages));
+        FreeSpace::around(&used.into_iter().collect(), 24)
+    }
+
+    #[test]
+    fn what_continues_an_array_does_so_although_a_smaller_range_would_hold_it() {
+        let mut space = with_a_smaller_range_in_front();
+        let near = Some(Place { file: 0, page: 5 });
+        let got = space.allocate_alone(&Allocation { near, ..wish(2, 1, 0) }).unwrap();
+        assert_eq!((Some(got.place), got.at_tail), (near, false));
+    }
+
+    #[test]
+    fn what_continues_an_array_at_the_tail_does_so_up_to_the_end_of_the_file() {
+        let mut space = with_a_smaller_range_in_front();
+        let near = Some(Place { file: 0, page: 22 });
+        assert_eq!(near, Some(space.tail()));
+        let got = space.allocate_alone(&Allocation { near, ..wish(2, 1, 0) }).unwrap();
+        assert_eq!((Some(got.place), got.at_tail), (near, true));
+        assert_eq!(space.tail(), Place { file: 0, page: 24 });
+    }
+
+    #[test]
+    fn a_file_is_asked_for_if_a_range_of_it_holds_the_pages_wherever_it_begins() {
+        let used = [(0, 7), (0, 8), (0, 9), (1, 0)].map(|(file, page)| (Place { file, page }, 1));
+        let space = FreeSpace::around(&used.into_iter().collect(), 10);
+        assert_eq!(space.files_for(&wish(4, 4, 0))[..2], [0, 1], "seven pages hold them");
+        assert_eq!(space.files_for(&wish(5, 4, 0))[..2], [1, 2], "seven pages may not");
+    }
+
+    #[test]
+    fn no_data_file_has_a_number_that_says_that_it_is_the_log() {
+        let last = Place { file: IN_LOG - 1, page: 9 };
+        let space = FreeSpace::around(&[(last, 1)].into_iter().collect(), 10);
+        let files = space.files_for(&wish(11, 1, 0));
+        assert!(files.iter().all(|&file| file < IN_LOG), "{files:?}");
+        let files = space.files_for(&wish(10, 1, 0));
+        assert!(files.iter().all(|&file| file < IN_LOG), "{files:?}");
+    }
+
     #[test]
     fn what_would_continue_beyond_the_end_of_a_file_begins_the_next() {
         let mut space = FreeSpace::around(&Ranges::default(), 10);

@@ -318,6 +318,11 @@ impl Members {
         }
     }
 
+    /// The oldest chain of log files that this process said it may still open.
+    pub(super) fn own_chain(&self) -> Told {
+        self.place.map_or(Told::Nothing, |place| self.told(word_of(place) + CHAIN))
+    }
+
     /// The commit before which this process may look at snapshots no more.
     pub(super) fn expired(&self) -> Option<Tid> {
         let word = word_of(self.place?) + EXPIRED;

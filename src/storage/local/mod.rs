@@ -55,7 +55,7 @@ use crate::units::{BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_B
 use checkpoint::Checkpoint;
 use extents::Extents;
 use log::{Log, ReadOn, UNSETTLED_MAX};
-use log_header::{LogHeader, log_number, log_path};
+use log_header::{LogHeader, log_path};
 use members::{Members, SHARED_BYTES, SHARED_PATH, Told};
 use recovery::How;
 
@@ -485,6 +485,8 @@ impl LocalEngine {
         let found = recovery::recover(&self.files, self.store(), &self.options, how)?;
         self.extents.go_over(found.head.space);
         self.log.become_other(&found.log);
+        // Those of the former chain may have been left for us.
+        self.leftovers.store(true, Ordering::Release);
         *self.checkpoint.lock() = None;
         if let Some(checkpoint) = found.checkpoint {
             self.adopt(checkpoint);
@@ -509,24 +511,12 @@ impl LocalEngine {
         Ok(self.log.durable())
     }
 
-    /// Deletes log files of former chains, unless somebody may still open them.
-    fn remove_leftovers(&self) -> Result<(), StorageError> {
-        let first = self.log.chain().first;
-        let others = self.members.others_pins()?;
-        let may_look = |chain: Told| !matches!(chain, Told::Number(n) if n >= u64::from(first));
-        let is_seen = !planted(Bug::FormerLogRemoved);
-        if is_seen && others.iter().any(|&(_, _, chain)| may_look(chain)) {
-            self.leftovers.store(true, Ordering::Release);
-            return Ok(());
-        }
-        let aside = self.files.aside();
-        for number in self.files.list("log")?.iter().filter_map(|name| log_number(name)) {
-            if number < first {
-                aside.remove(&log_path(number))?;
-            }
-        }
-        self.leftovers.store(false, Ordering::Release);
-        Ok(())
+    /// Whether log files of former chains are left that we need not open any more.
+    fn may_remove_leftovers(&self) -> bool {
+        let chain = u64::from(self.log.chain().first);
+        self.leftovers.load(Ordering::Acquire)
+            && self.files.is_writable()
+            && matches!(self.members.own_chain(), Told::Number(own) if own >= chain)
     }
 
     fn unknown(&self, tid: Tid, source: StorageError) -> StorageError {

@@ -29,7 +29,7 @@ use super::codec;
 use super::frame::{FrameContent, FrameKind, NewFrame, Seal};
 use super::free_space::Ranges;
 use super::log::{self, Chain, Position, Tail};
-use super::log_header::{LogHeader, log_path};
+use super::log_header::{LogHeader, log_number, log_path};
 use super::members::Told;
 use super::{LocalEngine, recovery, to_usize};
 use crate::storage::StorageError;
@@ -561,6 +561,28 @@ fn switch(engine: &LocalEngine, new: NewLog, named: &Ranges, forgotten: u64) -> 
     Packed { head, freed_pages, forgotten, oldest: chain.oldest }
 }
 
+impl LocalEngine {
+    /// Deletes log files of former chains, unless somebody may still open them.
+    pub(super) fn remove_leftovers(&self) -> Result<(), StorageError> {
+        let first = self.log.chain().first;
+        let others = self.members.others_pins()?;
+        let may_look = |chain: Told| !matches!(chain, Told::Number(n) if n >= u64::from(first));
+        let is_seen = !planted(Bug::FormerLogRemoved);
+        if is_seen && others.iter().any(|&(_, _, chain)| may_look(chain)) {
+            self.leftovers.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let aside = self.files.aside();
+        for number in self.files.list("log")?.iter().filter_map(|name| log_number(name)) {
+            if number < first {
+                aside.remove(&log_path(number))?;
+            }
+        }
+        self.leftovers.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
 /// The numbers of the log files among these places.
 fn log_files(named: &Ranges) -> BTreeSet<u32> {
     let in_log = named.iter().filter(|(place, _)| place.in_log());
@@ -569,7 +591,7 @@ fn log_files(named: &Ranges) -> BTreeSet<u32> {
 
 /// See [`Engine::unpin`].
 pub(super) fn unpin(engine: &LocalEngine, pinned: &[Arc<State>]) -> Result<(), StorageError> {
-    if engine.leftovers.load(Ordering::Acquire) {
+    if engine.may_remove_leftovers() {
         engine.remove_leftovers()?;
     }
     if !engine.extents.has_limbo() && !engine.log.has_former_files() {
