@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use zbigarray::storage::StorageError;
@@ -84,6 +85,7 @@ pub(crate) struct Company {
     disk: Simulated,
     options: LocalOptions,
     words: Arc<PrivateWords>,
+    errors: Arc<AtomicU64>,
     seats: Vec<Seat>,
     told: RefCell<Told>,
     depth: Cell<u32>,
@@ -144,6 +146,7 @@ fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
         disk,
         options,
         words: Arc::new(PrivateWords::new(WORDS)),
+        errors: Arc::default(),
         seats: (0..seats).map(|_| Seat::default()).collect(),
         told: RefCell::new(told),
         depth: Cell::new(0),
@@ -302,7 +305,7 @@ impl Company {
     }
 
     fn open(&self, seat: usize) -> Result<Option<Member>, String> {
-        let process = Process::new(&self.disk, &self.words);
+        let process = Process::new(&self.disk, &self.words, &self.errors);
         *self.seats[seat].process.borrow_mut() = Some(process.clone());
         if self.once_in(5) {
             self.doom(&process, 12);

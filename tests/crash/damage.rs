@@ -1,8 +1,8 @@
 //! Damages one place of a whole store and sees whether opening or checking notices.
 //!
 //! What a disk may do besides failing: bits change, and sectors that were durable are zeros. In
-//! the last record, and in those that waited for one sync with it, zeros cannot be told from a write
-//! that was torn.
+//! the last record, and in those that waited for one sync with it, zeros cannot be told from a
+//! write that was torn.
 
 use zbigarray::storage::backend::simulated::{Simulated, Survival};
 use zbigarray::storage::backend::{Access, Backend};

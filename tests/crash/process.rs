@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -47,6 +47,10 @@ struct Life {
     dead: AtomicBool,
     // A sync of it failed.
     failed: AtomicBool,
+    // Failed syncs of all processes, and those that this one knows of: the kernel tells of each
+    // everybody who has the file open.
+    errors: Arc<AtomicU64>,
+    seen: AtomicU64,
     // It dies at the call that comes after so many, or at the next one of a kind.
     doom: Mutex<Option<(usize, FaultKind)>>,
     locked: Mutex<Vec<(Weak<dyn BackendFile>, u64)>>,
@@ -120,13 +124,19 @@ fn death() -> io::Error {
 pub(crate) struct Process(Arc<Life>);
 
 impl Process {
-    /// A process on `disk`; all who get the same `words` share them.
-    pub(crate) fn new(disk: &Simulated, words: &Arc<PrivateWords>) -> Self {
+    /// A process on `disk`; all who get the same `words` and `errors` share them.
+    pub(crate) fn new(
+        disk: &Simulated,
+        words: &Arc<PrivateWords>,
+        errors: &Arc<AtomicU64>,
+    ) -> Self {
         Self(Arc::new(Life {
             disk: disk.clone(),
             words: Arc::clone(words),
             dead: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            errors: Arc::clone(errors),
+            seen: AtomicU64::new(errors.load(Ordering::Relaxed)),
             doom: Mutex::new(None),
             locked: Mutex::default(),
         }))
@@ -280,7 +290,13 @@ impl BackendFile for ProcessFile {
     fn sync_data(&self) -> io::Result<()> {
         let fails = self.is_log && self.life.is_due(FaultKind::Eio);
         let call = || {
+            let errors = self.life.errors.load(Ordering::Relaxed);
+            if self.is_log && self.life.seen.swap(errors, Ordering::Relaxed) < errors {
+                self.life.failed.store(true, Ordering::Relaxed);
+                return Err(death());
+            }
             if fails {
+                self.life.errors.fetch_add(1, Ordering::Relaxed);
                 self.life.failed.store(true, Ordering::Relaxed);
                 let failing = Fault { call: 0, kind: FaultKind::Eio, lasting: false };
                 self.life.disk.set_fault(Some(failing));
