@@ -121,4 +121,14 @@ mod tests {
         assert_eq!(store.oldest(), Tid(0));
         assert_eq!(store.pack(Keep::From(Tid(3))).unwrap().forgotten, 3);
     }
+
+    #[test]
+    fn of_all_tags_those_count_of_which_the_commit_can_be_read() {
+        let store = store(3);
+        store.tag("early", Tid(2)).unwrap();
+        assert_eq!(store.pack(Keep::AllTags).unwrap().oldest, Tid(2));
+        store.pack(Keep::From(Tid(3))).unwrap();
+        let late = store.tag("late", Tid(4)).unwrap();
+        assert_eq!((store.pack(Keep::AllTags).unwrap().oldest, store.head()), (Tid(4), late));
+    }
 }

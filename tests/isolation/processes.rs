@@ -12,6 +12,9 @@ use super::recorder;
 use super::worker::{Worker, create, logged};
 
 const CELLS: u64 = 12;
+/// Most children that are killed, and most transactions, before it is judged what they did.
+const DEATHS_MAX: u32 = 500;
+const TRANSACTIONS_MAX: u32 = 200_000;
 
 /// The child: does nothing unless the environment says so.
 #[test]
@@ -24,7 +27,18 @@ fn a_worker_process() {
     });
 }
 
+/// Runs the plan in rounds, each on a store of its own: all history is kept until it is judged.
 fn run(plan: Plan) {
+    let rounds = plan.deaths.div_ceil(DEATHS_MAX);
+    let rounds = rounds.max(plan.transactions.div_ceil(TRANSACTIONS_MAX)).max(1);
+    for round in 0..rounds {
+        let (deaths, transactions) =
+            (plan.deaths.div_ceil(rounds), plan.transactions.div_ceil(rounds));
+        one_round(Plan { seed: plan.seed + round, deaths, transactions, ..plan });
+    }
+}
+
+fn one_round(plan: Plan) {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let store = Store::create(store_in(directory), CreateOptions::default()).unwrap();

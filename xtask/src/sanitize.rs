@@ -32,6 +32,8 @@ const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("thread", "appending_costs_what", "as above: it maps terabytes"),
     ("thread", "resizing_touches_no_data", "as above"),
     ("thread", "rows_that_straddle", "minutes for one thread that looks at single bytes"),
+    ("thread", "every_combination_of_indices", "as above"),
+    ("thread", "views_of_any_step", "as above"),
     ("address", "rows_that_straddle", "as above; the other indices are looked at"),
 ];
 
