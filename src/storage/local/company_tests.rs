@@ -320,6 +320,32 @@ fn a_data_file_that_another_process_created_gets_a_durable_name_also_after_a_pac
     healthy(&engine);
 }
 
+/// Found by the crash enumerator: a pack told a process that its snapshot was over and died; the
+/// next pack took that for done and gave the pages to others.
+#[test]
+fn a_snapshot_that_a_pack_ended_which_then_died_keeps_its_pages() {
+    let disk = new_store();
+    let ((one, _), (two, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let (other, _) = open(&disk, Mode::ReadOnly);
+    (0..10).for_each(|round| drop(commit_after_all(&one, round % 5, 8, false)));
+    other.newest().unwrap();
+    let seen = other.load(Tid(4)).unwrap();
+    other.pin(Some(Tid(4)), other.generation());
+    let expected = writers(&other, &seen, PAGES);
+    disk.set_fault(Some(Fault { call: 0, kind: FaultKind::Killed, lasting: true }));
+    {
+        let _lock = one.lock().unwrap();
+        assert!(one.pack(Tid(10), &[], 0).is_err());
+    }
+    drop(one);
+    disk.set_fault(None);
+    assert_eq!(other.expired(), Some(Tid(10)));
+    pack_after_all(&two, Tid(10), u64::MAX);
+    (0..5).for_each(|round| drop(commit_after_all(&two, round * 8, 8, false)));
+    assert_eq!(writers(&other, &seen, PAGES), expected);
+    healthy(&two);
+}
+
 /// Found by the crash enumerator: who looked for space took in a record of which the pages were
 /// not there yet, and went on behind it when it had been cut.
 #[test]

@@ -145,14 +145,16 @@ fn look_at_others(
         }
     }
     let mut held = Space::default();
-    if older.iter().any(|&(place, tid)| members.is_expired(place, tid)) {
+    // What is told before a pack that then fails, or dies, is not held by it: it is still kept.
+    let is_over = |place, tid| tid < chain.oldest && members.is_expired(place, tid);
+    if older.iter().any(|&(place, tid)| is_over(place, tid)) {
         // They do not know it yet. What they may look at was noted when we packed last; if it was
         // not us, it is in the space that the chain began with.
         held = match &*engine.held.lock() {
             Some((first, held)) if *first == chain.first => held.clone(),
             _ => recovery::beginning(&engine.log, chain)?.1.space,
         };
-        older.retain(|&(place, tid)| !members.is_expired(place, tid));
+        older.retain(|&(place, tid)| !is_over(place, tid));
     }
     if planted(Bug::FloorAfterPlaces) {
         members.set_floor(wanted);
