@@ -617,7 +617,14 @@ impl CommitLog for LocalEngine {
     fn newest(&self) -> Result<Tid, StorageError> {
         let known = self.log.durable();
         match self.members.newest() {
-            Some(newest) if newest <= known => Ok(known),
+            Some(newest) if newest <= known => {
+                if newest < known {
+                    // A thread of ours is about to say so, or was killed: what is shown here must
+                    // not be unknown elsewhere.
+                    self.members.publish(known);
+                }
+                Ok(known)
+            }
             Some(newest) => {
                 self.read_on(newest, false)?;
                 self.log.set_durable(newest.min(self.log.tail().tid));
