@@ -283,3 +283,35 @@ fn rows_that_are_written_as_they_come_are_moved_too_and_a_failure_leaves_none() 
     assert_eq!(rows.unwrap().range(), 4..6);
     assert_eq!(content(&store), [1, 2, 3, 10, 20, 21]);
 }
+
+#[test]
+fn who_went_back_to_a_savepoint_conflicts() {
+    let (_directory, store) = store();
+    let (one, mut other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[10]);
+    append(&other, &[20]);
+    let savepoint = other.savepoint().unwrap();
+    append(&other, &[21]);
+    other.rollback(savepoint).unwrap();
+    one.commit().unwrap();
+    assert!(matches!(other.commit(), Err(CommitError::Conflict(_))));
+    assert_eq!(content(&store), [1, 2, 3, 10]);
+}
+
+#[test]
+fn another_array_that_was_laid_out_anew_is_in_no_ones_way() {
+    let (_directory, store) = store();
+    let transaction = store.begin().unwrap();
+    let mut wide = transaction.create::<u32, Ix2>("wide", &[0, 2]).unwrap();
+    wide.append(&Array2::from_elem((3, 2), 7)).unwrap();
+    drop(wide);
+    transaction.commit().unwrap();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[10]);
+    one.open::<u32, Ix2>("wide").unwrap().resize(&[3, 5]).unwrap();
+    let rows = append(&other, &[20]);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.range(), 4..5);
+    assert_eq!(content(&store), [1, 2, 3, 10, 20]);
+}

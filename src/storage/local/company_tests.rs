@@ -75,6 +75,18 @@ fn two_writers_see_what_the_other_committed() {
 }
 
 #[test]
+fn a_commit_that_one_process_shows_is_seen_by_all() {
+    let disk = new_store();
+    let ((one, head), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+    let bytes = vec![1; PAGE_LEN];
+    one.append(&draft_of_page(&head, &bytes)).unwrap();
+    // A thread has synced the log and is stopped, or killed, before it says so.
+    one.log.sync().unwrap();
+    assert_eq!(one.newest().unwrap(), Tid(1));
+    assert_eq!(other.newest().unwrap(), Tid(1));
+}
+
+#[test]
 fn processes_allocate_in_files_of_their_own_and_reuse_what_the_other_left() {
     let disk = new_store();
     let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));

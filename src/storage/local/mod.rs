@@ -616,8 +616,9 @@ impl CommitLog for LocalEngine {
                 Ok(self.log.tail().tid)
             }
             Some(newest) if newest <= known => {
-                // A commit that one process sees all see.
                 if newest < known && self.files.is_writable() {
+                    // A thread of ours is about to say so, or was killed: what is shown here must
+                    // not be unknown elsewhere. What a reader found may not be durable.
                     self.members.publish(known);
                 }
                 Ok(known)
