@@ -106,8 +106,6 @@ pub enum Bug {
     OthersFileTaken,
     /// The log is not read on after a data file was locked.
     LockedWithoutLook,
-    /// A pack raises the floor after it looked at the places.
-    FloorAfterPlaces,
     /// A pack does not look at the snapshots of other processes.
     OthersPinsIgnored,
 }
@@ -193,7 +191,6 @@ mod switch {
         (Bug::FailedSyncForgotten, "others are not told that a sync failed"),
         (Bug::OthersFileTaken, "space is given out in a file of another"),
         (Bug::LockedWithoutLook, "the log is not read on after a file was locked"),
-        (Bug::FloorAfterPlaces, "a pack raises the floor after it looked"),
         (Bug::OthersPinsIgnored, "a pack does not look at others' snapshots"),
     ];
 }

@@ -131,9 +131,7 @@ fn look_at_others(
 ) -> Result<Looked, StorageError> {
     let (members, chain) = (&engine.members, engine.log.chain());
     // Before the places are looked at: invariant 1 of `members`.
-    if !planted(Bug::FloorAfterPlaces) {
-        members.set_floor(wanted);
-    }
+    members.set_floor(wanted);
     let mut older = Vec::new();
     for (place, snapshot, _) in members.others_pins()? {
         match snapshot {
@@ -155,9 +153,6 @@ fn look_at_others(
             _ => recovery::beginning(&engine.log, chain)?.1.space,
         };
         older.retain(|&(place, tid)| !is_over(place, tid));
-    }
-    if planted(Bug::FloorAfterPlaces) {
-        members.set_floor(wanted);
     }
     let Some(oldest) = older.iter().map(|&(_, tid)| tid.max(chain.oldest)).min() else {
         return Ok(Looked { keep: wanted, held });
