@@ -274,10 +274,13 @@ impl Store {
         self.shared.head.read().state.tid
     }
 
-    /// The oldest commit that can still be read.
+    /// The oldest commit that can still be read, whichever process packed.
     #[must_use]
     pub fn oldest(&self) -> Tid {
-        self.shared.engine.oldest()
+        // What others forgot we may not have met in the log yet. What they say is not trusted
+        // beyond the head.
+        let head = self.head();
+        self.shared.engine.oldest().max(self.shared.engine.floor().min(head))
     }
 
     /// Names and metadata as of the newest commit.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use ndarray::Ix1;
+use zbigarray::txn::CatalogChange;
 use zbigarray::{CommitError, CreateOptions, Keep, OpenOptions, Store, Tid, Transaction};
 
 const PER_PAGE: u64 = 512;
@@ -158,4 +159,23 @@ fn a_commit_is_found_by_its_time_while_another_process_packs() {
             assert!(found >= before && found <= other.head(), "{found} after {before}");
         }
     });
+}
+
+#[test]
+fn what_another_process_packed_away_is_known_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = Store::create(&path, CreateOptions::default()).unwrap();
+    let other = Store::open(&path, OpenOptions::default()).unwrap();
+    for _ in 0..3 {
+        let transaction = store.begin().unwrap();
+        transaction
+            .change(CatalogChange::CreateGroup { name: store.head().to_string().into() })
+            .unwrap();
+        transaction.commit().unwrap();
+    }
+    assert_eq!((other.head(), other.oldest()), (Tid(3), Tid(0)));
+    store.pack(Keep::Head).unwrap();
+    assert_eq!((other.oldest(), store.oldest()), (Tid(3), Tid(3)));
+    assert!(other.at(Tid(2)).is_err());
 }
