@@ -100,8 +100,6 @@ pub enum Bug {
     PackBeforeCheckpointMissed,
     /// Opening deletes what living processes are writing.
     LeftoversOfLiving,
-    /// Others are not told of records whose sync failed.
-    FailedSyncForgotten,
     /// Space is given out in a file that another process has locked.
     OthersFileTaken,
     /// The log is not read on after a data file was locked.
@@ -188,7 +186,6 @@ mod switch {
         (Bug::NewestUnsettled, "who begins sees a commit that is not durable"),
         (Bug::PackBeforeCheckpointMissed, "a checkpoint is written after a pack of another"),
         (Bug::LeftoversOfLiving, "opening deletes what the living are writing"),
-        (Bug::FailedSyncForgotten, "others are not told that a sync failed"),
         (Bug::OthersFileTaken, "space is given out in a file of another"),
         (Bug::LockedWithoutLook, "the log is not read on after a file was locked"),
         (Bug::OthersPinsIgnored, "a pack does not look at others' snapshots"),

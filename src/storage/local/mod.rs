@@ -520,9 +520,7 @@ impl LocalEngine {
     }
 
     fn unknown(&self, tid: Tid, source: StorageError) -> StorageError {
-        if !planted(Bug::FailedSyncForgotten) {
-            self.members.set_unsettled();
-        }
+        self.members.set_unsettled();
         StorageError::Unknown { tid, source: Box::new(source) }
     }
 }
