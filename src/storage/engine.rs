@@ -14,6 +14,7 @@
 //! 2. A record is durable when `settle` has returned `Ok` for it; before, nobody may be told of it.
 //! 3. Space that a kept record, the head or a pinned state names is never given out.
 
+use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,10 +215,10 @@ pub struct Member {
 
 /// Other processes that have the same store open.
 pub trait Company {
-    /// Says which snapshot this process looks at that is the oldest, and the oldest generation of
-    /// those it looks at. Space that they name is kept from then on, unless it was given up
+    /// Says which snapshots this process looks at, from the oldest to the newest, and the oldest
+    /// generation of them. Space that they name is kept from then on, unless it was given up
     /// before: whoever pins compares with [`floor`](Self::floor) afterwards.
-    fn pin(&self, oldest: Option<Tid>, generation: u64);
+    fn pin(&self, looked_at: Option<RangeInclusive<Tid>>, generation: u64);
 
     /// The oldest commit that may be pinned.
     fn floor(&self) -> Tid;

@@ -65,10 +65,11 @@ impl Pins {
     }
 
     fn publish(&self, table: &Table) {
-        let oldest = table.pinned.values().map(|entry| entry.tid).min();
+        let tids = table.pinned.values().map(|entry| entry.tid);
+        let looked_at = tids.clone().min().zip(tids.max()).map(|(oldest, newest)| oldest..=newest);
         let generations = table.pinned.values().map(|entry| entry.generation);
         let generation = generations.chain([self.engine.generation()]).min().unwrap_or(0);
-        self.engine.pin(oldest, generation);
+        self.engine.pin(looked_at, generation);
     }
 
     /// The pinned states.

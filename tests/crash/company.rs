@@ -542,10 +542,11 @@ impl Company {
 
     /// Says which snapshots it has.
     fn pin(&self, member: &Member) {
-        let oldest = member.snapshots.iter().map(|snapshot| snapshot.state.tid).min();
+        let tids = member.snapshots.iter().map(|snapshot| snapshot.state.tid);
+        let looked_at = tids.clone().min().zip(tids.max()).map(|(oldest, newest)| oldest..=newest);
         let generations = member.snapshots.iter().map(|snapshot| snapshot.generation);
         let generation = generations.chain([member.engine.generation()]).min();
-        member.engine.pin(oldest, generation.unwrap_or(0));
+        member.engine.pin(looked_at, generation.unwrap_or(0));
     }
 
     /// Takes a snapshot of the newest commit, as a transaction does.
@@ -593,9 +594,10 @@ impl Company {
         }
         let tid = Tid(oldest + self.index((newest - oldest) as usize + 1) as u64);
         member.snapshots.push(member.head.clone());
-        let pinned = member.snapshots.iter().map(|snapshot| snapshot.state.tid).min();
+        let tids = || member.snapshots.iter().map(|snapshot| snapshot.state.tid).chain([tid]);
+        let looked_at = tids().min().zip(tids().max()).map(|(oldest, newest)| oldest..=newest);
         let generation = member.snapshots.iter().map(|snapshot| snapshot.generation).min();
-        member.engine.pin(pinned.map(|pinned| pinned.min(tid)), generation.unwrap_or(0));
+        member.engine.pin(looked_at, generation.unwrap_or(0));
         let loaded = match tid >= member.engine.floor() {
             true => member.engine.load(tid).ok(),
             false => None,

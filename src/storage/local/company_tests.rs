@@ -131,7 +131,7 @@ fn a_pack_keeps_what_another_process_looks_at_until_it_is_too_much() {
     }
     assert_eq!(other.newest().unwrap(), Tid(10));
     let seen = other.load(Tid(4)).unwrap();
-    other.pin(Some(Tid(4)), other.generation());
+    other.pin(Some(Tid(4)..=Tid(4)), other.generation());
     let expected = writers(&other, &seen, PAGES);
     let pack = |held_bytes_max| {
         let _lock = one.lock().unwrap();
@@ -172,7 +172,7 @@ fn log_files_stay_while_another_process_may_open_them() {
     }
     other.newest().unwrap();
     let seen = other.load(Tid(6)).unwrap();
-    other.pin(Some(Tid(6)), other.generation());
+    other.pin(Some(Tid(6)..=Tid(6)), other.generation());
     {
         let _lock = one.lock().unwrap();
         one.catch_up().unwrap();
@@ -197,7 +197,7 @@ fn log_files_that_were_left_for_a_process_go_with_its_last_look_at_them() {
     commit_after_all(&one, 0, 2, true);
     other.newest().unwrap();
     let (seen, generation) = (Arc::new(other.load(Tid(1)).unwrap()), other.generation());
-    other.pin(Some(Tid(1)), generation);
+    other.pin(Some(Tid(1)..=Tid(1)), generation);
     {
         let _lock = one.lock().unwrap();
         one.catch_up().unwrap();
@@ -208,7 +208,7 @@ fn log_files_that_were_left_for_a_process_go_with_its_last_look_at_them() {
     assert_eq!(disk.list("log").unwrap().len(), 2);
     other.newest().unwrap();
     healthy(&other);
-    other.pin(Some(Tid(1)), generation);
+    other.pin(Some(Tid(1)..=Tid(1)), generation);
     other.unpin(&[Arc::clone(&seen)]).unwrap();
     assert_eq!(writers(&other, &seen, PAGES)[..3], [1, 1, 0]);
     other.pin(None, other.generation());
@@ -342,7 +342,7 @@ fn a_snapshot_that_a_pack_ended_which_then_died_keeps_its_pages() {
     (0..10).for_each(|round| drop(commit_after_all(&one, round % 5, 8, false)));
     other.newest().unwrap();
     let seen = other.load(Tid(4)).unwrap();
-    other.pin(Some(Tid(4)), other.generation());
+    other.pin(Some(Tid(4)..=Tid(4)), other.generation());
     let expected = writers(&other, &seen, PAGES);
     disk.set_fault(Some(Fault { call: 0, kind: FaultKind::Killed, lasting: true }));
     {
@@ -452,7 +452,7 @@ fn a_snapshot_holds_the_pages_that_later_commits_replaced() {
     let third = commit(&engine, &second, 0, 4, false).unwrap();
     let held = |since: &State| engine.held_bytes(since, &third).unwrap() / PAGE_BYTES;
     assert_eq!((held(&first), held(&second), held(&third)), (8, 4, 0));
-    engine.pin(Some(first.tid), engine.generation());
+    engine.pin(Some(first.tid..=first.tid), engine.generation());
     let told = &engine.members().unwrap()[0];
     assert_eq!((told.snapshot, told.is_expired, told.is_self), (Some(first.tid), false, true));
 }
@@ -468,7 +468,7 @@ fn a_process_of_which_the_words_were_cleared_keeps_what_it_may_look_at() {
     let seen = other.load(Tid(4)).unwrap();
     let expected = writers(&other, &seen, PAGES);
     for nonsense in [0, u64::MAX, 77] {
-        other.pin(Some(Tid(4)), other.generation());
+        other.pin(Some(Tid(4)..=Tid(4)), other.generation());
         (64..1024).for_each(|word| one.members.words().store(word, nonsense));
         let _lock = one.lock().unwrap();
         one.catch_up().unwrap();
@@ -496,7 +496,7 @@ fn looked_at(seen: u64) -> (LocalEngine, LocalEngine) {
         commit_after_all(&one, round % 5, 8, false);
     }
     other.newest().unwrap();
-    other.pin(Some(Tid(seen)), other.generation());
+    other.pin(Some(Tid(seen)..=Tid(seen)), other.generation());
     (one, other)
 }
 
@@ -533,6 +533,34 @@ fn a_snapshot_is_over_when_it_holds_one_byte_too_many() {
 }
 
 #[test]
+fn a_snapshot_is_kept_beside_an_older_one_that_is_over() {
+    for looked_before in [true, false] {
+        let (one, other) = looked_at(4);
+        if looked_before {
+            other.pin(Some(Tid(4)..=Tid(10)), other.generation());
+        }
+        assert_eq!(pack_after_all(&one, Tid(10), 0).oldest, Tid(10));
+        assert_eq!((other.newest().unwrap(), other.expired()), (Tid(10), Some(Tid(10))));
+        other.pin(Some(Tid(4)..=Tid(10)), other.generation());
+        let seen = other.load(Tid(10)).unwrap();
+        let expected = writers(&other, &seen, PAGES);
+        let commits = || (0..10).for_each(|at| drop(commit_after_all(&one, at % 5, 8, false)));
+        commits();
+        assert_eq!(pack_after_all(&one, Tid(20), u64::MAX).oldest, Tid(10));
+        commits();
+        assert_eq!(writers(&other, &seen, PAGES), expected);
+        // When it is over, too, its pages stay until it is told.
+        assert_eq!(pack_after_all(&one, Tid(30), 0).oldest, Tid(30));
+        assert_eq!(other.expired(), Some(Tid(30)));
+        for _ in 0..3 {
+            commits();
+            pack_after_all(&one, one.newest().unwrap(), 0);
+        }
+        assert_eq!(writers(&other, &seen, PAGES), expected);
+    }
+}
+
+#[test]
 fn what_another_process_held_for_a_snapshot_that_is_over_stays_held() {
     let disk = new_store();
     let ((one, _), (two, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
@@ -540,7 +568,7 @@ fn what_another_process_held_for_a_snapshot_that_is_over_stays_held() {
     let pinned = |engine: &LocalEngine| {
         let newest = engine.newest().unwrap();
         let seen = engine.load(newest).unwrap();
-        engine.pin(Some(newest), engine.generation());
+        engine.pin(Some(newest..=newest), engine.generation());
         (writers(engine, &seen, PAGES), seen)
     };
     let commits = |engine: &LocalEngine, count: u64| {

@@ -29,7 +29,7 @@ struct Run {
 
 impl Run {
     /// The commits that may be the newest after a crash before change `at`.
-    fn possible(&self, at: usize) -> std::ops::RangeInclusive<usize> {
+    fn possible(&self, at: usize) -> RangeInclusive<usize> {
         let acknowledged = self.acknowledged.iter().filter(|&&when| when <= at).count();
         let issued = self.issued.iter().filter(|&&when| when < at).count();
         acknowledged..=issued.max(acknowledged)

@@ -25,6 +25,7 @@
 //! A word that nobody of us wrote counts as the worst it could say: an unknown newest commit is
 //! read from the log, an unknown snapshot keeps everything.
 
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -70,6 +71,7 @@ const CHAIN: usize = 3;
 const OPENED_NS: usize = 4;
 const EXPIRED: usize = 5;
 const PINNED_NS: usize = 6;
+const NEWEST_SNAPSHOT: usize = 7;
 /// The number of a place that looks at nothing. It has a check as all numbers have: a word that
 /// somebody cleared must not pass for it.
 const NO_SNAPSHOT: u64 = NUMBER_MASK - 1;
@@ -299,15 +301,24 @@ impl Members {
         self.words.store(FLOOR_WORD, self.stamp(tid.0));
     }
 
-    /// Says which snapshot this process looks at that is the oldest, and the oldest chain of log
-    /// files that it may still open (invariant 1).
-    pub(super) fn pin(&self, oldest: Option<Tid>, chain: u32) {
+    /// Says which snapshots this process looks at, from the oldest to the newest, and the oldest
+    /// chain of log files that it may still open (invariant 1).
+    pub(super) fn pin(&self, looked_at: Option<RangeInclusive<Tid>>, chain: u32) {
         let Some(place) = self.place else { return };
         if std::process::id() != self.process {
             return;
         }
         let first = word_of(place);
-        let word = self.stamp(oldest.map_or(NO_SNAPSHOT, |tid| tid.0));
+        let (oldest, newest) = match looked_at {
+            Some(tids) => (tids.start().0, tids.end().0),
+            None => (NO_SNAPSHOT, 0),
+        };
+        // First: the newest is asked for where the oldest is over.
+        let word = self.stamp(newest);
+        if self.words.load(first + NEWEST_SNAPSHOT) != word {
+            self.words.store(first + NEWEST_SNAPSHOT, word);
+        }
+        let word = self.stamp(oldest);
         if self.words.load(first + SNAPSHOT) != word {
             self.words.store(first + SNAPSHOT, word);
             self.words.store(first + PINNED_NS, now_ns());
@@ -359,7 +370,7 @@ impl Members {
         Ok(self.others()?.is_empty())
     }
 
-    /// What the places of other living processes say of their snapshot and of their chain.
+    /// What the places of other living processes say of their oldest snapshot and of their chain.
     pub(super) fn others_pins(&self) -> Result<Vec<(usize, Told, Told)>, StorageError> {
         let told = |place: usize| {
             let first = word_of(place);
@@ -371,6 +382,18 @@ impl Members {
     /// Whether the process at `place` was told that the snapshot of commit `tid` is over.
     pub(super) fn is_expired(&self, place: usize, tid: Tid) -> bool {
         matches!(self.told(word_of(place) + EXPIRED), Told::Number(over) if over > tid.0)
+    }
+
+    /// The oldest commit of which the process at `place`, whose oldest snapshot is over, may have a
+    /// snapshot that is not; `None` if all of its snapshots are over.
+    pub(super) fn not_expired(&self, place: usize) -> Option<Tid> {
+        let Told::Number(over) = self.told(word_of(place) + EXPIRED) else {
+            return Some(Tid::ZERO);
+        };
+        match self.told(word_of(place) + NEWEST_SNAPSHOT) {
+            Told::Number(newest) if newest < over => None,
+            _ => Some(Tid(over)),
+        }
     }
 
     /// Everybody who has a place, ourselves too.

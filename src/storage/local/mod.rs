@@ -31,6 +31,7 @@ mod pack;
 mod recovery;
 mod segment_file;
 
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -644,9 +645,9 @@ impl CommitLog for LocalEngine {
 }
 
 impl Company for LocalEngine {
-    fn pin(&self, oldest: Option<Tid>, generation: u64) {
+    fn pin(&self, looked_at: Option<RangeInclusive<Tid>>, generation: u64) {
         let chain = u32::try_from(generation).unwrap_or(0);
-        self.members.pin(oldest, chain);
+        self.members.pin(looked_at, chain);
     }
 
     fn floor(&self) -> Tid {

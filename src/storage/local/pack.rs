@@ -152,7 +152,11 @@ fn look_at_others(
             Some((first, held)) if *first == chain.first => held.clone(),
             _ => recovery::beginning(&engine.log, chain)?.1.space,
         };
-        older.retain(|&(place, tid)| !is_over(place, tid));
+        let left = older.into_iter().filter_map(|(place, tid)| match is_over(place, tid) {
+            true => Some((place, members.not_expired(place).filter(|tid| *tid < wanted)?)),
+            false => Some((place, tid)),
+        });
+        older = left.collect();
     }
     let Some(oldest) = older.iter().map(|&(_, tid)| tid.max(chain.oldest)).min() else {
         return Ok(Looked { keep: wanted, held });
@@ -164,7 +168,9 @@ fn look_at_others(
         return Ok(Looked { keep: oldest, held });
     }
     older.iter().for_each(|&(place, _)| members.expire(place, wanted));
-    Ok(Looked { keep: wanted, held: head.space.clone() })
+    // With what is held for snapshots that were over before.
+    head.space.iter().for_each(|(place, pages)| held.insert(place, pages));
+    Ok(Looked { keep: wanted, held })
 }
 
 /// Nobody opens the store without a place and nobody writes a checkpoint while this lives.
