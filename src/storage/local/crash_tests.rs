@@ -1,6 +1,6 @@
 //! Power cuts, failing calls and damage, each at every place where they can happen.
 
-use super::tests::{commit, healthy, small, writers};
+use super::tests::{commit, draft_of_page, healthy, small, writers};
 use super::*;
 use crate::storage::backend::simulated::{Change, Fault, FaultKind, Simulated, Survival};
 use crate::units::PAGE_LEN;
@@ -402,6 +402,31 @@ fn a_failed_sync_of_the_log_is_unknown_and_poisons() {
     let end = disk.changes_count();
     let image = disk.crash_image(end, |_, _| Survival::Dropped).unwrap();
     assert_eq!(open(&image).unwrap().1.tid, Tid(2), "opening made them durable");
+}
+
+/// Found by the crash enumerator: another process had died half way through the record behind one
+/// of which the sync failed, and recovery cut the one off and left the other to the kernel.
+#[test]
+fn a_record_before_a_torn_one_is_durable_after_opening_also_if_its_sync_failed() {
+    let disk = Simulated::new().unwrap();
+    LocalEngine::create(&backend(&disk), &small()).unwrap();
+    let (engine, head) = open(&disk).unwrap();
+    let head = commit(&engine, &head, 0, 1, true).unwrap();
+    let bytes = vec![1; PAGE_LEN];
+    let record = engine.append(&draft_of_page(&head, &bytes)).unwrap();
+    let head = head.apply(&record).unwrap();
+    let record = engine.append(&draft_of_page(&head, &bytes)).unwrap();
+    // Of the last one the page is missing.
+    let page = record.data[0].segment.source.place().unwrap().page;
+    let log = disk.open(&log_path(0), Access::Write).unwrap();
+    log.write_at(&[&[0; PAGE_LEN]], page * PAGE_BYTES).unwrap();
+    disk.set_fault(Some(Fault { call: 0, kind: FaultKind::Eio, lasting: false }));
+    assert!(engine.settle(record.tid).is_err());
+    disk.set_fault(None);
+    drop(engine);
+    assert_eq!(open(&disk).unwrap().1.tid, Tid(2), "the torn one was cut");
+    let image = disk.crash_image(disk.changes_count(), |_, _| Survival::Dropped).unwrap();
+    assert_eq!(open(&image).unwrap().1.tid, Tid(2), "opening made the other one durable");
 }
 
 /// Flips one bit of a file.

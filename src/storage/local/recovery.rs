@@ -260,6 +260,10 @@ fn replay(
         return Ok(state);
     }
     if let Some((tail, state)) = take_in_held(log, chain, held, (durable, how))? {
+        // Those before the torn one stay, and nobody may have made them durable.
+        if let Some(first) = first.filter(|first| first.tid < tail.tid) {
+            settle(log, &first, &tail, how)?;
+        }
         return Ok(state_at(log, tail, state));
     }
     match end {
