@@ -100,7 +100,7 @@ fn every_subset_of_the_sectors_of_the_last_record_is_a_torn_tail_or_the_whole_re
     let start = disk.changes_count();
     let mut bytes = vec![7u8; PAGE_LEN];
     bytes.chunks_mut(512).zip(1..).for_each(|(sector, n)| sector[0] = n);
-    let record = engine.append(&tests::draft_of_page(&head, &bytes)).unwrap();
+    let record = engine.append(&draft_of_page(&head, &bytes)).unwrap();
     engine.settle(record.tid).unwrap();
     assert_eq!(record.tid, Tid(2));
     drop(engine);
