@@ -511,17 +511,27 @@ impl<'t> DynArray<'t> {
     ) -> Result<AppendedRows, ArrayError> {
         shape::appended(&self.dims(), self.order(), rows_shape)?;
         require_size(&Selection::whole(rows_shape, itemsize, order)?, given)?;
-        self.append_with(rows_shape, write)
+        self.append_rows(rows_shape, write)
     }
 
-    /// Appends rows of shape `rows_shape` that `write` stores, for rows that are not in memory: it
-    /// gets the array, which has grown, and the new elements. Cost O(rows).
+    /// Appends rows of shape `rows_shape`, not all in memory, that `write` stores. Cost O(rows).
     ///
     /// # Errors
     ///
     /// [`ShapeError`](super::ShapeError) if the rows do not fit the array, and what `write`
     /// returns. The array then has its old shape.
     pub fn append_with<E: From<ArrayError>>(
+        &mut self,
+        rows_shape: &[u64],
+        write: impl FnOnce(&mut NewRows<'_, 't>) -> Result<(), E>,
+    ) -> Result<AppendedRows, E> {
+        self.append_rows(rows_shape, |array, rows| {
+            write(&mut NewRows { array, rows: rows.clone() })
+        })
+    }
+
+    /// `write` may write the new elements only: rows may be moved, and nothing else with them.
+    fn append_rows<E: From<ArrayError>>(
         &mut self,
         rows_shape: &[u64],
         write: impl FnOnce(&mut Self, &Selection) -> Result<(), E>,
@@ -723,6 +733,43 @@ fn grows_only(before: &[u64], after: &[u64], order: Order) -> bool {
 fn to_usize(bytes: u64) -> usize {
     // Offsets within what is mapped or in a slice: both fit the address space.
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The new rows of an array while they are appended, for [`DynArray::append_with`].
+pub struct NewRows<'a, 't> {
+    array: &'a mut DynArray<'t>,
+    rows: Selection,
+}
+
+impl NewRows<'_, '_> {
+    /// The first new byte, as it is now: writes that end at multiples of the block size cost least.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.rows.offset()
+    }
+
+    /// Writes bytes as they lie in the array, from byte `at` of the new rows on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DynArray::write_linear`].
+    pub fn write_linear(&mut self, at: u64, bytes: &[u8]) -> Result<(), ArrayError> {
+        self.array.write_linear(self.rows.offset().saturating_add(at), bytes)
+    }
+
+    /// Writes elements, dense in `order`, to those of the new rows that `indices` select.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`](super::IndexError) and those of [`DynArray::write`].
+    pub fn write(
+        &mut self,
+        indices: &[Index],
+        order: Order,
+        elements: &[u8],
+    ) -> Result<(), ArrayError> {
+        self.array.write(&self.rows.select(indices)?, order, elements)
+    }
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ mod view;
 pub use cast::{CastError, structured, structured_mut};
 pub use descriptor::Descriptor;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
-pub use dynamic::{ArrayOptions, DynArray};
+pub use dynamic::{ArrayOptions, DynArray, NewRows};
 pub use element::{Bool, Bytes, Element};
 pub use error::ArrayError;
 pub use index::{Index, IndexError, Selection};

@@ -44,7 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Show the kept commits, newest first, and what each changed
 #[derive(Args)]
 #[command(after_help = "\
-BYTES is the size of the pages that got new content; CHANGED says how many pages of each array.
+BYTES is the size of the pages that got new content; CHANGED says which blocks of each array.
 
 Examples:
   zba log signals.zba

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use zbigarray::array::{Header, NpyError, Selection, ShapeError};
+use zbigarray::array::{Header, NewRows, NpyError, ShapeError, index};
 use zbigarray::{ArrayError, ArrayOptions, Dtype, DynArray, Order, Transaction};
 
 use super::error::Error;
@@ -257,12 +257,15 @@ impl<'t> Target<'t> {
         let file = from.file;
         match self.options.append {
             true => self.append(&mut array, from, &progress)?,
-            false => self.fill(&mut array, 0, from, &progress)?,
+            false => {
+                let write = |at: u64, part: &[u8]| array.write_linear(at, part);
+                self.fill(0, write, from, &progress)?;
+            }
         }
         self.bytes += bytes;
         self.imported.push(json!({
             "name": name, "file": file, "dtype": array.dtype(),
-            "order": output::order_text(array.order()), "bytes": bytes,
+            "order": output::order_text(array.order()), "bytes": bytes, "shape": null,
         }));
         Ok(())
     }
@@ -292,10 +295,15 @@ impl<'t> Target<'t> {
         // Nothing here may look where the array ends, or rows that others append at the same time
         // would be in the way.
         let why = |why: ShapeError| format!("cannot append {file} to `{name}`: {why}");
-        let appended = array.append_with(&rows, |array, new| {
-            match from.header.order() == array.order() || same_in_both_orders(&rows) {
-                true => self.fill(array, new.offset(), from, progress),
-                false => self.scatter(array, new, from, progress),
+        let (order, itemsize) = (array.order(), array.itemsize());
+        let appended = array.append_with(&rows, |new| {
+            match from.header.order() == order || same_in_both_orders(&rows) {
+                true => {
+                    let offset = new.offset();
+                    let write = |at: u64, part: &[u8]| new.write_linear(at - offset, part);
+                    self.fill(offset, write, from, progress)
+                }
+                false => self.scatter(new, itemsize, from, progress),
             }
         });
         match appended {
@@ -307,8 +315,8 @@ impl<'t> Target<'t> {
     /// Writes the elements as they come, from byte `at` of the array on.
     fn fill(
         &self,
-        array: &mut DynArray<'_>,
         mut at: u64,
+        mut write: impl FnMut(u64, &[u8]) -> Result<(), ArrayError>,
         mut from: Elements<'_>,
         progress: &Progress,
     ) -> Result<(), Error> {
@@ -320,7 +328,7 @@ impl<'t> Target<'t> {
             let len = (BUFFER_BYTES - at % BUFFER_BYTES).min(left);
             let part = &mut buffer[..to_len(len)];
             from.read(part, left)?;
-            array.write_linear(at, part)?;
+            write(at, part)?;
             progress.add(len);
             at += len;
             left -= len;
@@ -331,22 +339,23 @@ impl<'t> Target<'t> {
     /// Writes elements that come in the other order than the array's.
     fn scatter(
         &self,
-        array: &mut DynArray<'_>,
-        to: &Selection,
+        to: &mut NewRows<'_, '_>,
+        itemsize: u64,
         mut from: Elements<'_>,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let (order, itemsize) = (from.header.order(), array.itemsize());
+        let (order, rows) = (from.header.order(), from.header.shape().to_vec());
         let mut left = from.header.data_bytes();
         let mut buffer = Vec::new();
-        for piece in Pieces::new(to.shape(), itemsize, order, BUFFER_BYTES) {
+        for piece in Pieces::new(&rows, itemsize, order, BUFFER_BYTES) {
             self.interrupt.check()?;
-            let part = to.select(&piece)?;
-            buffer.resize(to_len(part.nbytes()), 0);
+            let bytes =
+                index::resolve(&piece, &rows, itemsize, order).map_err(ArrayError::from)?.nbytes();
+            buffer.resize(to_len(bytes), 0);
             from.read(&mut buffer, left)?;
-            array.write(&part, order, &buffer)?;
-            progress.add(part.nbytes());
-            left -= part.nbytes();
+            to.write(&piece, order, &buffer)?;
+            progress.add(bytes);
+            left -= bytes;
         }
         from.require_end()
     }

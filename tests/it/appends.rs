@@ -261,8 +261,8 @@ fn rows_that_are_written_as_they_come_are_moved_too_and_a_failure_leaves_none() 
     let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
     append(&one, &[10]);
     let mut array = other.open::<u32, Ix1>("a").unwrap();
-    let failed = array.dynamic_mut().append_with(&[2], |array, rows| {
-        array.write(rows, Order::C, &[1; 8])?;
+    let failed = array.dynamic_mut().append_with(&[2], |rows| {
+        rows.write(&[], Order::C, &[1; 8])?;
         Err::<(), ArrayError>(ArrayError::NotFound { name: "no more rows".into() })
     });
     assert!(matches!(failed, Err(ArrayError::NotFound { .. })));
@@ -271,11 +271,11 @@ fn rows_that_are_written_as_they_come_are_moved_too_and_a_failure_leaves_none() 
     other.abort();
     let other = store.begin().unwrap();
     let mut array = other.open::<u32, Ix1>("a").unwrap();
-    let rows = array.dynamic_mut().append_with(&[2], |array, rows| {
+    let rows = array.dynamic_mut().append_with(&[2], |rows| {
         let values: Vec<u8> = [20_u32, 21].iter().flat_map(|value| value.to_le_bytes()).collect();
-        array.write(rows, Order::C, &values)
+        rows.write_linear(0, &values)
     });
-    let refused = array.dynamic_mut().append_with(&[1, 1], |_, _| Ok::<(), ArrayError>(()));
+    let refused = array.dynamic_mut().append_with(&[1, 1], |_| Ok::<(), ArrayError>(()));
     assert!(matches!(refused, Err(ArrayError::Shape(_))));
     drop(array);
     one.commit().unwrap();
