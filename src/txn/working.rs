@@ -266,6 +266,14 @@ impl Working {
                 Source::Extent { .. } => self.file_of(cx, segment)?,
             });
         }
+        let is_unmappable = |(segment, file): (&Segment, &Option<ExtentFile>)| {
+            segment.source != Source::Hole && file.is_none()
+        };
+        if segments.iter().zip(&files).any(is_unmappable) {
+            return self
+                .place_gathered(cx, at, range)
+                .map_err(|error| self.located(cx, range, error));
+        }
         let placed = self.place_runs(cx, at, &segments, &files);
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
             return Ok(placed?);
@@ -288,6 +296,21 @@ impl Working {
                 self.place_gathered(cx, at, range)
             }
             other => other,
+        }
+    }
+
+    /// `error`, which came up when `range` was read, with the first block that is damaged.
+    fn located(
+        &self,
+        cx: &Context<'_>,
+        range: PageRange,
+        error: TransactionError,
+    ) -> TransactionError {
+        let Ok(segments) = self.pages.lookup(range) else { return error };
+        let mut checked = segments.iter().map(|it| cx.shared.checked.check(cx.engine, it));
+        match checked.find_map(Result::err) {
+            Some((page, found)) => self.data_error(page, found),
+            None => error,
         }
     }
 
