@@ -200,6 +200,7 @@ impl Working {
             name: format!("array `{}` of {}", self.name, cx.shared.path.display()),
             first_byte: pages.start_byte(),
             block_bytes: self.block_pages * PAGE_BYTES,
+            reason: None,
         });
         self.windows.push(Window { first_page: pages.start, mapping });
         Ok(())

@@ -1,4 +1,4 @@
-//! What the machine allows: its page size and how many mappings a process may have.
+//! What the machine allows: its page size, processors, and how many mappings a process may have.
 //!
 //! # Failure
 //!
@@ -11,6 +11,11 @@ use nix::unistd::{SysconfVar, sysconf};
 /// Size of a page of this machine in bytes, if the kernel says.
 pub(crate) fn page_bytes() -> Option<u64> {
     sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+/// How many threads of this process can run at once.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// How many mappings one process may have (`vm.max_map_count`), if that can be read.
