@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 
-use super::trees::{Name, Trees, VALUE_BYTES_MAX};
+use super::trees::{Name, Trees, VALUE_BYTES_MAX, key_of, number_of};
 use crate::storage::StorageError;
 use crate::storage::engine::Allocation;
 use crate::storage::extent::{Extent, FILE_PAGES_MAX, Place};
@@ -55,7 +55,7 @@ impl Blocks {
         let taken = match trees.get(Name::Meta, NEXT_KEY)? {
             None => 0,
             Some(value) => match value.bytes().try_into() {
-                Ok(number) => u64::from_be_bytes(number),
+                Ok(number) => number_of(&number),
                 Err(_) => return Err(trees.damaged(Name::Meta, NEXT_KEY, "it is no number")),
             },
         };
@@ -78,7 +78,7 @@ impl Blocks {
         if end > given.taken {
             // Invariant 1.
             let taken = end + RESERVED_PAGES;
-            trees.put(Name::Meta, NEXT_KEY, &taken.to_be_bytes())?;
+            trees.put(Name::Meta, NEXT_KEY, &key_of(taken))?;
             given.taken = taken;
         }
         given.next = end;
@@ -149,7 +149,7 @@ impl Blocks {
             }
             for (from, until) in values_in(trees, place.page, place.page + pages)? {
                 if live.pages_in(Place { file: 0, page: from }, until - from) == 0 {
-                    trees.remove(Name::Blocks, &from.to_be_bytes())?;
+                    trees.remove(Name::Blocks, &key_of(from))?;
                 }
             }
         }
@@ -170,7 +170,7 @@ pub(super) fn write(trees: &Trees, place: Place, bytes: &[u8]) -> Result<(), Sto
     carve(trees, place.page, place.page + pages)?;
     for (chunk, bytes) in (0..).zip(bytes.chunks(VALUE_BYTES_MAX)) {
         let page: u64 = place.page + chunk * CHUNK_PAGES;
-        trees.put(Name::Blocks, &page.to_be_bytes(), bytes)?;
+        trees.put(Name::Blocks, &key_of(page), bytes)?;
     }
     Ok(())
 }
@@ -179,16 +179,16 @@ pub(super) fn write(trees: &Trees, place: Place, bytes: &[u8]) -> Result<(), Sto
 /// there is in one value only.
 fn carve(trees: &Trees, start: u64, end: u64) -> Result<(), StorageError> {
     for (from, until) in values_in(trees, start, end)? {
-        let Some(value) = trees.get(Name::Blocks, &from.to_be_bytes())? else { continue };
+        let Some(value) = trees.get(Name::Blocks, &key_of(from))? else { continue };
         let bytes = value.bytes();
-        trees.remove(Name::Blocks, &from.to_be_bytes())?;
+        trees.remove(Name::Blocks, &key_of(from))?;
         if from < start {
             let kept = &bytes[..to_len((start - from) * PAGE_BYTES).min(bytes.len())];
-            trees.put(Name::Blocks, &from.to_be_bytes(), kept)?;
+            trees.put(Name::Blocks, &key_of(from), kept)?;
         }
         if end < until {
             let kept = &bytes[to_len((end - from) * PAGE_BYTES).min(bytes.len())..];
-            trees.put(Name::Blocks, &end.to_be_bytes(), kept)?;
+            trees.put(Name::Blocks, &key_of(end), kept)?;
         }
     }
     Ok(())
@@ -202,7 +202,7 @@ pub(super) fn remove(trees: &Trees, start: u64, end: u64) -> Result<(), StorageE
 /// The values that hold any of the pages `[start, end)`: first page, and one past the last.
 fn values_in(trees: &Trees, start: u64, end: u64) -> Result<Vec<(u64, u64)>, StorageError> {
     let first = start.saturating_sub(CHUNK_PAGES - 1);
-    let keys = trees.keys(Name::Blocks, &first.to_be_bytes(), &end.to_be_bytes())?;
+    let keys = trees.keys(Name::Blocks, &key_of(first), &key_of(end))?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
         let from = page_of(trees, &key)?;
@@ -234,7 +234,7 @@ pub(super) fn first_missing(
 /// The page that a key means.
 pub(super) fn page_of(trees: &Trees, key: &[u8]) -> Result<u64, StorageError> {
     match key.try_into() {
-        Ok(page) => Ok(u64::from_be_bytes(page)),
+        Ok(page) => Ok(number_of(&page)),
         Err(_) => Err(trees.damaged(Name::Blocks, key, "a key is no page number")),
     }
 }
@@ -250,7 +250,7 @@ pub(super) fn read(
     let mut left = bytes;
     while !left.is_empty() {
         let page = at / PAGE_BYTES;
-        let key = page.to_be_bytes();
+        let key = key_of(page);
         let missing = || trees.damaged(Name::Blocks, &key, "the bytes of this page are missing");
         let Some((from, value)) = trees.at_or_before(Name::Blocks, &key)? else {
             return Err(missing());
@@ -271,7 +271,7 @@ pub(super) fn read(
 /// Removes the bytes of all pages before `end` that are not in `stay`, and returns how many there
 /// were. Values that hold some of both stay whole.
 pub(super) fn sweep(trees: &Trees, stay: &Space, end: u64) -> Result<u64, StorageError> {
-    let keys = trees.keys(Name::Blocks, &[], &end.to_be_bytes())?;
+    let keys = trees.keys(Name::Blocks, &[], &key_of(end))?;
     let mut removed = 0;
     for (at, key) in keys.iter().enumerate() {
         let page = page_of(trees, key)?;

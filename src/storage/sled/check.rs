@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::SledEngine;
-use super::trees::{NAMES, Name};
+use super::trees::{NAMES, Name, key_of};
 use super::{blocks, history, recovery};
 use crate::storage::StorageError;
 use crate::storage::check::{Damage, Report};
@@ -158,7 +158,7 @@ impl Check<'_> {
             None => Ok(()),
             Some(page) => {
                 let what = "the bytes of this page are missing";
-                Err(self.engine.trees.damaged(Name::Blocks, &page.to_be_bytes(), what))
+                Err(self.engine.trees.damaged(Name::Blocks, &key_of(page), what))
             }
         }
     }

@@ -13,7 +13,7 @@
 
 use super::anchor::{Acknowledged, Anchor};
 use super::history::{self, Stored};
-use super::trees::{Name, Trees, part_key};
+use super::trees::{Name, Trees, key_of, number_of, part_key};
 use crate::storage::StorageError;
 use crate::storage::planted::{Bug, planted};
 use crate::storage::state::State;
@@ -97,14 +97,14 @@ fn require_all(
 pub(super) fn oldest(trees: &Trees) -> Result<Tid, StorageError> {
     let Some(value) = trees.get(Name::Meta, OLDEST_KEY)? else { return Ok(Tid::ZERO) };
     match value.bytes().try_into() {
-        Ok(number) => Ok(Tid(u64::from_be_bytes(number))),
+        Ok(number) => Ok(Tid(number_of(&number))),
         Err(_) => Err(trees.damaged(Name::Meta, OLDEST_KEY, "it is no number")),
     }
 }
 
 /// Says that nothing older than commit `tid` can be read.
 pub(super) fn set_oldest(trees: &Trees, tid: Tid) -> Result<(), StorageError> {
-    trees.put(Name::Meta, OLDEST_KEY, &tid.0.to_be_bytes())
+    trees.put(Name::Meta, OLDEST_KEY, &key_of(tid.0))
 }
 
 /// The newest record; one of which the process died before its last part was put is removed.
@@ -112,7 +112,7 @@ fn newest_record(trees: &Trees) -> Result<Tid, StorageError> {
     loop {
         let last = trees.at_or_before(Name::Log, &part_key(u64::MAX, u32::MAX))?;
         let Some((key, _)) = last else { return Ok(Tid::ZERO) };
-        let Some(id) = key.first_chunk().map(|id| u64::from_be_bytes(*id)) else {
+        let Some(id) = key.first_chunk().map(number_of) else {
             return Err(trees.damaged(Name::Log, &key, "a key is too short"));
         };
         if trees.get(Name::Log, &part_key(id, 0))?.is_some() {

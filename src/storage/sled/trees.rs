@@ -69,6 +69,9 @@ impl Name {
     }
 }
 
+/// What is done with a key and its value.
+type Step<'a> = dyn FnMut(&[u8], Result<Value, StorageError>) -> Result<(), StorageError> + 'a;
+
 /// An open sled.
 pub(super) struct Trees {
     // `None` only while it is closed.
@@ -162,11 +165,7 @@ impl Trees {
 
     /// Calls `step` with each key and value of a tree, in order; a value that does not match its
     /// checksum is an error.
-    pub(super) fn each(
-        &self,
-        name: Name,
-        step: &mut dyn FnMut(&[u8], Result<Value, StorageError>) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    pub(super) fn each(&self, name: Name, step: &mut Step<'_>) -> Result<(), StorageError> {
         let mut entries = self.reading(name, |tree| Ok(tree.iter()))?;
         loop {
             let next = caught(&self.directory, || entries.next().transpose())?;
@@ -189,7 +188,7 @@ impl Trees {
 
     /// The error that says what is wrong with a value.
     pub(super) fn damaged(&self, name: Name, key: &[u8], what: impl Into<String>) -> StorageError {
-        let number = key.first_chunk().map_or(0, |id| u64::from_be_bytes(*id));
+        let number = key.first_chunk().map_or(0, number_of);
         let place = format!("{} tree {} at {number}", self.location(), name.text());
         StorageError::Corrupted { place, what: what.into() }
     }
@@ -282,10 +281,10 @@ impl Trees {
             let (Some(id), Some(part)) = (key.first_chunk(), key.last_chunk()) else {
                 return Err(self.damaged(name, &key, "a key is too short"));
             };
-            let (id, part) = (u64::from_be_bytes(*id), u32::from_be_bytes(*part));
+            let (id, part) = (number_of(id), *part == [0; 4]);
             match ids.last_mut() {
                 Some((last, _)) if *last == id => {}
-                _ => ids.push((id, part == 0)),
+                _ => ids.push((id, part)),
             }
         }
         Ok(ids)
@@ -303,11 +302,23 @@ impl Drop for Trees {
     }
 }
 
+/// A number as a key: sled orders keys by their bytes.
+#[expect(clippy::big_endian_bytes, reason = "the order of the bytes is the order of the numbers")]
+pub(super) fn key_of(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// The number that a key means.
+#[expect(clippy::big_endian_bytes, reason = "the inverse of `key_of`")]
+pub(super) fn number_of(key: &[u8; 8]) -> u64 {
+    u64::from_be_bytes(*key)
+}
+
 /// The key of a part of a long value.
 pub(super) fn part_key(id: u64, part: u32) -> [u8; 12] {
     let mut key = [0; 12];
-    key[..8].copy_from_slice(&id.to_be_bytes());
-    key[8..].copy_from_slice(&part.to_be_bytes());
+    key[..8].copy_from_slice(&key_of(id));
+    key[8..].copy_from_slice(&key_of(u64::from(part))[4..]);
     key
 }
 
