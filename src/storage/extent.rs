@@ -272,6 +272,25 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// This segment with its extent cut to the units that the segment touches: what lies in the
+    /// others need not be kept for it.
+    #[must_use]
+    pub fn trimmed(&self) -> Self {
+        let Source::Extent { extent, skip } = &self.source else { return self.clone() };
+        let count = u32::try_from(self.pages.count()).unwrap_or(u32::MAX);
+        let units = extent.units_of(*skip..skip.saturating_add(count).min(extent.pages()));
+        let (start, end) = (extent.unit(units.start).start, extent.unit(units.end - 1).end);
+        let sums = Box::from(&extent.sums()[units.start as usize..units.end as usize]);
+        let place = extent.place().after(u64::from(start));
+        let Some(cut) = Extent::new(place, end - start, extent.unit_pages(), sums) else {
+            return self.clone();
+        };
+        let source = Source::Extent { extent: Arc::new(cut), skip: skip - start };
+        Self { pages: self.pages, source }
+    }
+}
+
 /// The CRC-32 of each `unit_pages` pages of `bytes`.
 #[must_use]
 pub fn sums_of(bytes: &[u8], unit_pages: u32) -> Box<[u32]> {

@@ -24,14 +24,17 @@ pub mod backend;
 pub mod cache;
 pub mod catalog;
 pub mod check;
+mod codec;
 pub mod engine;
 mod error;
 pub mod extent;
 pub mod index;
 mod layered;
 pub mod local;
+mod names;
 pub mod planted;
 pub mod record;
+pub mod sled;
 pub mod state;
 pub mod words;
 

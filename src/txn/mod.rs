@@ -33,6 +33,7 @@
 //! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (steps 5
 //! or 6 failed half way); see [`CommitError`].
 
+mod address;
 mod append;
 mod checked;
 mod commit;

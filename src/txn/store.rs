@@ -22,15 +22,15 @@ use uuid::Uuid;
 use super::checked::CheckedUnits;
 use super::error::{CommitError, TransactionError};
 use super::loader::Loader;
-use super::options::{CreateOptions, HELD_BYTES_MAX, OpenOptions, memory_bytes};
+use super::options::{HELD_BYTES_MAX, OpenOptions, memory_bytes};
 use super::session::{Context, Session};
 use super::snapshot::{Pin, Pins};
 use super::transaction::{Inner, Transaction};
 use crate::storage::StorageError;
-use crate::storage::backend::{Backend, Directory};
+use crate::storage::backend::Backend;
 use crate::storage::catalog::{Catalog, CatalogChange, check_name};
 use crate::storage::check::Report;
-use crate::storage::engine::{Company, Engine, Member, Usage};
+use crate::storage::engine::{Engine, Member, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
@@ -95,35 +95,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Creates a store in a directory that does not exist or is empty, and opens it.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`],
-    /// [`StorageError::NetworkFileSystem`], or the system's error.
-    pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
-        let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
-        LocalEngine::create(&backend, &local)?;
-        Self::open_on(&backend, Mode::ReadWrite, &local)
-    }
-
-    /// Opens a store. Reads the newest checkpoint and the log after it; the cost does not depend
-    /// on the amount of data.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`],
-    /// [`StorageError::NetworkFileSystem`], [`StorageError::Busy`] or [`StorageError::Locked`].
-    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
-        let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        let local = LocalOptions { network: options.network, ..LocalOptions::default() };
-        let store = Self::open_on(&backend, mode, &local)?;
-        store.shared.adopt(&options);
-        Ok(store)
-    }
-
     /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
     /// rigs that test what a disk can do.
     ///
@@ -140,8 +111,18 @@ impl Store {
         let options = LocalOptions { map_words, ..options.clone() };
         let (engine, state) = LocalEngine::open(backend, mode, &options)?;
         let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);
+        let path = PathBuf::from(backend.location());
+        Ok(Self::over(Arc::new(engine), state, path, (uuid, block_bytes)))
+    }
+
+    /// A store over an open engine, of which `state` is the newest.
+    pub(super) fn over(
+        engine: Arc<dyn Engine>,
+        state: State,
+        path: PathBuf,
+        (uuid, block_bytes): (Uuid, u64),
+    ) -> Self {
         let head = Head { state: Arc::new(state), generation: engine.generation() };
-        let engine: Arc<dyn Engine> = Arc::new(engine);
         let checked = Arc::new(CheckedUnits::default());
         let shared = Shared {
             #[cfg(not(miri))]
@@ -149,7 +130,7 @@ impl Store {
             pins: Pins::new(Arc::clone(&engine)),
             commit_lock: Mutex::new(head.clone()),
             process: std::process::id(),
-            path: PathBuf::from(backend.location()),
+            path,
             uuid,
             block_bytes,
             head: RwLock::new(head),
@@ -161,7 +142,7 @@ impl Store {
             engine,
             loads_all: AtomicBool::new(cfg!(feature = "load-all")),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Begins a transaction on the newest commit.
@@ -297,7 +278,8 @@ impl Store {
         Follow { store: self.clone(), after, read: VecDeque::new() }
     }
 
-    /// The directory.
+    /// What opens this store: its directory, with the engine before it if that is not the local
+    /// one.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
@@ -452,7 +434,7 @@ impl Iterator for Follow {
 }
 
 impl Shared {
-    fn adopt(&self, options: &OpenOptions) {
+    pub(super) fn adopt(&self, options: &OpenOptions) {
         self.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
         self.loads_all.fetch_or(options.checked, Ordering::Relaxed);
         self.loader.cache_bytes_max.store(options.cache_bytes_max, Ordering::Relaxed);

@@ -287,7 +287,9 @@ impl Working {
         if loads {
             return match cx.shared.loader.pager() {
                 Some(_) => self.place_lazily(cx, at, range, &segments),
-                None => self.place_gathered(cx, at, range),
+                None => self
+                    .place_gathered(cx, at, range)
+                    .map_err(|error| self.located(cx, range, error)),
             };
         }
         let placed = self.place_runs(cx, at, &segments, &files);
@@ -315,6 +317,21 @@ impl Working {
                 self.place_gathered(cx, at, range)
             }
             other => other,
+        }
+    }
+
+    /// `error`, which came up when `range` was read, with the first block that is damaged.
+    fn located(
+        &self,
+        cx: &Context<'_>,
+        range: PageRange,
+        error: TransactionError,
+    ) -> TransactionError {
+        let Ok(segments) = self.pages.lookup(range) else { return error };
+        let mut checked = segments.iter().map(|it| cx.shared.checked.check(cx.engine, it));
+        match checked.find_map(Result::err) {
+            Some((page, found)) => self.data_error(page, found),
+            None => error,
         }
     }
 

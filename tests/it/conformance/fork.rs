@@ -178,7 +178,7 @@ fn a_child_that_touches_what_was_not_loaded_ends_and_what_was_loaded_stays() {
     drop(store);
     let mut options = OpenOptions::read_only();
     options.checked = true;
-    let store = Store::open(dir.path().join("s.zba"), options).unwrap();
+    let store = Store::open(dir.path().join("s"), options).unwrap();
     let reader = store.begin_read().unwrap();
     let array = reader.open::<u8, Ix1>("a").unwrap();
     let view = array.view().unwrap();
