@@ -34,19 +34,25 @@ impl DynArray<'_> {
     /// Writes the blocks that are stored again, each as the codec says; what no transaction wrote
     /// stays a hole. Content does not change, so nobody who changes it meanwhile is in conflict.
     ///
-    /// `progress` is told the bytes done and those to do. Cost O(bytes stored).
+    /// `progress` is told the bytes done and those to do, and says whether to go on. Cost O(bytes
+    /// stored).
     ///
     /// # Errors
     ///
     /// [`TransactionError::Data`](crate::txn::TransactionError::Data) naming the first block that
     /// is damaged; errors of the disk.
-    pub fn encode_stored(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), ArrayError> {
+    pub fn encode_stored(
+        &mut self,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(), ArrayError> {
         let block_pages = self.block_bytes() / PAGE_BYTES;
         let pages_at_once = block_pages.max(AT_ONCE_PAGES);
         let end = self.segments()?.last().map_or(0, |segment| segment.pages.end);
         let mut start = 0;
         while start < end {
-            progress(start * PAGE_BYTES, end * PAGE_BYTES);
+            if !progress(start * PAGE_BYTES, end * PAGE_BYTES) {
+                return Ok(());
+            }
             let part = PageRange::new(start, end.min(start + pages_at_once));
             let segments = self.transaction.segments(self.id, part)?;
             let stored = segments.iter().filter(|segment| segment.source != Source::Hole);

@@ -23,7 +23,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use zbigarray::array::{Header, NewRows, NpyError, ShapeError, index};
-use zbigarray::{ArrayError, ArrayOptions, Dtype, DynArray, Order, Transaction};
+use zbigarray::{ArrayError, ArrayOptions, Codec, Dtype, DynArray, Order, Transaction};
 
 use super::error::Error;
 use super::interrupt::Interrupt;
@@ -42,6 +42,7 @@ Examples:
   zba import signals.zba run7 results.npz          all members: run7/x, run7/y, ...
   zba import signals.zba x results.npz:x           one member
   zba import signals.zba ecg today.npy --append    grows along the first axis (C order)
+  zba import signals.zba ecg ecg.npy --codec zstd+shuffle
   xz -dc huge.npy.xz | zba import signals.zba huge -
   zba import signals.zba raw dump.bin --raw --dtype '>i2' --shape 4000,3000";
 
@@ -73,6 +74,10 @@ pub(crate) struct Import {
     /// Bytes of a block: a power of two from 64KiB to 1GiB [default: the store's]
     #[arg(long, value_name = "SIZE", conflicts_with = "append")]
     block_size: Option<Size>,
+    /// How blocks are encoded: none, lz4, zstd or zstd:LEVEL, with +shuffle or +delta for numbers
+    /// [default: none]
+    #[arg(long, value_name = "CODEC", conflicts_with = "append")]
+    codec: Option<Codec>,
     /// Append to an array that exists, along its major axis (C: the first, F: the last)
     #[arg(long)]
     append: bool,
@@ -274,6 +279,9 @@ impl<'t> Target<'t> {
         let mut options = ArrayOptions::new().order(header.order());
         if let Some(Size(bytes)) = self.options.block_size {
             options = options.block_bytes(bytes);
+        }
+        if let Some(codec) = self.options.codec {
+            options = options.codec(codec);
         }
         let (dtype, shape) = (header.dtype(), header.shape());
         Ok(DynArray::create(self.transaction, name, dtype, shape, &options)?)

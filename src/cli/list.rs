@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use zbigarray::array::{Descriptor, shape};
 use zbigarray::txn::{ArrayEntry, Attributes, Catalog, Node};
 use zbigarray::units::{ArrayId, PAGE_BYTES, PageRange};
-use zbigarray::{Store, Transaction};
+use zbigarray::{Codec, Store, Transaction};
 
 use super::error::Error;
 use super::history::History;
@@ -109,6 +109,7 @@ impl Elements {
             "name": name, "id": entry.id.0, "dtype": self.descriptor.dtype,
             "shape": &*entry.shape, "order": output::order_text(self.descriptor.order),
             "bytes": self.nbytes, "block_bytes": entry.block_bytes,
+            "codec": entry.codec.to_string(),
             "created": entry.created.0, "changed": entry.changed.0,
             "attributes": attributes_json(&entry.attributes),
         })
@@ -130,7 +131,10 @@ struct Disk {
     blocks_stored: u64,
     extents: u64,
     pieces: u64,
+    // What it takes, what that holds, and how much of the latter is encoded.
     bytes: u64,
+    content_bytes: u64,
+    encoded_bytes: u64,
 }
 
 impl Disk {
@@ -141,24 +145,36 @@ impl Disk {
         let (mut next_place, mut next_block) = (None, 0);
         let mut last_extent = None;
         for segment in transaction.segments(entry.id, PageRange::covering(0, nbytes))? {
-            let Some(place) = segment.source.place() else {
+            let Some(extent) = segment.source.extent() else {
                 next_place = None;
                 continue;
             };
-            disk.pieces += u64::from(next_place != Some(place));
-            next_place = Some(place.after(segment.pages.count()));
-            let extent = match &segment.source {
-                zbigarray::txn::Source::Extent { extent, .. } => Some(extent.place()),
-                zbigarray::txn::Source::Hole => None,
-            };
-            disk.extents += u64::from(extent != last_extent);
-            last_extent = extent;
+            let is_new = last_extent != Some(extent.place());
+            last_extent = Some(extent.place());
+            disk.extents += u64::from(is_new);
+            if extent.is_encoded() {
+                disk.pieces += u64::from(is_new && next_place != Some(extent.place()));
+                next_place = Some(extent.place().after(u64::from(extent.stored_pages())));
+                disk.encoded_bytes += segment.pages.len_bytes();
+                let stored_bytes = u64::from(extent.stored_pages()) * PAGE_BYTES;
+                disk.bytes += if is_new { stored_bytes } else { 0 };
+            } else {
+                let place = segment.source.place();
+                disk.pieces += u64::from(next_place != place);
+                next_place = place.map(|place| place.after(segment.pages.count()));
+                disk.bytes += segment.pages.len_bytes();
+            }
+            disk.content_bytes += segment.pages.len_bytes();
             let first = (segment.pages.start / block_pages).max(next_block);
             next_block = segment.pages.end.div_ceil(block_pages);
             disk.blocks_stored += next_block.saturating_sub(first);
-            disk.bytes += segment.pages.len_bytes();
         }
         Ok(disk)
+    }
+
+    /// Bytes of content for each byte on the disk.
+    fn ratio(&self) -> f64 {
+        output::as_f64(self.content_bytes) / output::as_f64(self.bytes.max(1))
     }
 
     /// Pieces beyond the first per stored block: 0 if all lies in one run, 1 if no two blocks do.
@@ -170,6 +186,7 @@ impl Disk {
         json!({
             "blocks": self.blocks, "blocks_stored": self.blocks_stored, "extents": self.extents,
             "pieces": self.pieces, "fragmentation": self.fragmentation(), "disk_bytes": self.bytes,
+            "encoded_bytes": self.encoded_bytes, "ratio": self.ratio(),
         })
     }
 }
@@ -283,6 +300,14 @@ fn group_info(
     output.show(&json, facts)
 }
 
+fn codec_text(codec: Codec, disk: &Disk) -> String {
+    if disk.encoded_bytes == 0 {
+        return codec.to_string();
+    }
+    let (encoded, all) = (size(disk.encoded_bytes), size(disk.content_bytes));
+    format!("{codec}, {encoded} of {all} encoded, ratio {:.2}", disk.ratio())
+}
+
 fn array_info(
     store: &Store,
     transaction: &Transaction,
@@ -321,6 +346,7 @@ fn array_info(
     let (extents, pieces) = (plural(disk.extents, "extent"), plural(disk.pieces, "piece"));
     let percent = disk.fragmentation() * 100.0;
     facts.add("layout", format!("{extents} in {pieces}, fragmentation {percent:.1}%"));
+    facts.add("codec", codec_text(entry.codec, &disk));
     if let Some(fill) = &elements.descriptor.fill {
         let hex: String = fill.iter().map(|byte| format!("{byte:02x}")).collect();
         facts.add("fill", format!("0x{hex}"));

@@ -19,6 +19,7 @@
 
 mod bench;
 mod check;
+mod codec;
 mod demo;
 mod error;
 mod export;
@@ -89,6 +90,7 @@ enum Command {
     Mv(names::Mv),
     Cp(names::Cp),
     Attrs(names::Attrs),
+    Codec(codec::Codec),
     Resize(names::Resize),
     Tag(names::Tag),
     Undo(names::Undo),
@@ -217,6 +219,7 @@ impl Command {
             Self::Mv(command) => command.run(output),
             Self::Cp(command) => command.run(output),
             Self::Attrs(command) => command.run(output),
+            Self::Codec(command) => command.run(output),
             Self::Resize(command) => command.run(output),
             Self::Tag(command) => command.run(output),
             Self::Undo(command) => command.run(output),

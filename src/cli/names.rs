@@ -225,7 +225,8 @@ fn copy_array(
 ) -> Result<u64, Error> {
     let interrupt = Interrupt::install();
     let old = DynArray::open(transaction, from)?;
-    let mut options = ArrayOptions::new().order(old.order()).block_bytes(old.block_bytes());
+    let mut options =
+        ArrayOptions::new().order(old.order()).block_bytes(old.block_bytes()).codec(old.codec());
     if let Some(fill) = old.fill() {
         options = options.fill(fill);
     }

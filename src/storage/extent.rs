@@ -348,7 +348,7 @@ impl Segment {
         let (start, end) = (extent.unit(units.start).start, extent.unit(units.end - 1).end);
         let sums = Box::from(&extent.sums()[units.start as usize..units.end as usize]);
         let place = extent.place().after(u64::from(start));
-        let Some(cut) = Extent::new(place, end - start, extent.unit_pages(), sums) else {
+        let Some(cut) = Extent::new(place, end - start, extent.units_word(), sums) else {
             return self.clone();
         };
         let source = Source::Extent { extent: Arc::new(cut), skip: skip - start };

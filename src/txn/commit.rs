@@ -137,7 +137,7 @@ fn follow(
 /// fit into the record.
 fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, TransactionError> {
     let mut plans = Vec::new();
-    let mut pages_count = 0;
+    let (mut pages_count, mut to_encode) = (0, false);
     for (&id, working) in &inner.session.arrays {
         if working.writable.is_empty() {
             continue;
@@ -146,11 +146,13 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
         let (block_pages, encodes) = (working.block_pages(), !working.codec.is_none());
         let planned = write_out::plan(&changed, &working.pages, block_pages, encodes)?;
         pages_count += planned.count();
+        to_encode |= encodes && write_out::has_to_encode(&planned);
         if !planned.is_empty() {
             plans.push((id, changed, planned));
         }
     }
-    let fits = pages_count <= INLINE_PAGES_MAX && inner.set.allocated.is_empty();
+    // A record carries pages as they are.
+    let fits = !to_encode && pages_count <= INLINE_PAGES_MAX && inner.set.allocated.is_empty();
     let fits = fits && all_may_be_inline(cx, inner, &plans)?;
     let mut inline = Inline::new();
     let mut written = Vec::new();

@@ -10,15 +10,12 @@
 //! 1. What is copied was compared with its checksums.
 //! 2. Holes stay holes in the file, so that a sparse array takes no space.
 
-use nix::sys::uio::pread;
-
 use super::error::TransactionError;
 use super::session::{Context, HoleContent};
 use crate::storage::StorageError;
 use crate::storage::engine::{ExtentFile, read_checked};
 use crate::storage::extent::{Segment, Source};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange};
-use crate::vm::MapError;
 
 /// Pages copied in one step: 2 MiB.
 const STEP_PAGES: u64 = 512;
@@ -59,16 +56,7 @@ fn fill(
 ) -> Result<bool, TransactionError> {
     match (&part.source, hole) {
         (Source::Hole, HoleContent::Zero) => Ok(false),
-        (Source::Hole, HoleContent::Pattern { file, pages }) => {
-            for (page, bytes) in (part.pages.start..).zip(bytes.chunks_mut(PAGE_LEN)) {
-                let offset = i64::try_from(page % pages * PAGE_BYTES).unwrap_or(i64::MAX);
-                pread(file, bytes, offset).map_err(|errno| MapError::System {
-                    call: "read of the fill pattern",
-                    source: errno.into(),
-                })?;
-            }
-            Ok(true)
-        }
+        (Source::Hole, HoleContent::Pattern { .. }) => hole.fill(part.pages, bytes).map(|()| true),
         (Source::Extent { extent, skip }, _) => {
             let count = u32::try_from(part.pages.count()).unwrap_or(u32::MAX);
             let read = read_checked(cx.engine, extent, *skip..skip.saturating_add(count), bytes);

@@ -11,7 +11,7 @@
 //! 1. What is answered was compared with its checksums.
 //! 2. The page map of a source says what the lazy pages of its window contain, at any time: whoever
 //!    changes the one places the other anew.
-//! 3. Holes are no lazy pages, so what a slot holds in their place is never seen.
+//! 3. Holes are lazy only if the source says so; what a slot holds in place of others is never seen.
 //!
 //! # Failure
 //!
@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::checked::CheckedUnits;
 use super::error::TransactionError;
+use super::session::HoleContent;
 use crate::storage::StorageError;
 use crate::storage::cache::{BlockCache, Description, SlotInUse};
 use crate::storage::engine::{Engine, ExtentFile, UnnamedFile, read_checked};
@@ -28,7 +29,7 @@ use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
-use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, Tid};
+use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
 use crate::vm::{self, CHUNK_PAGES, LoadError, Loaded, PageSource, Pager};
 
 /// What loads for all transactions of a store.
@@ -106,20 +107,27 @@ impl Loader {
     }
 
     /// A range of a file with what `segments` say of `chunk`.
-    fn load(&self, chunk: PageRange, segments: &[Segment]) -> Result<Loaded, TransactionError> {
-        let stored: Vec<&Segment> =
-            segments.iter().filter(|segment| segment.source != Source::Hole).collect();
-        if let Some(file) = self.as_it_lies(chunk, &stored)? {
+    fn load(&self, wanted: &Wanted<'_>) -> Result<Loaded, TransactionError> {
+        let Wanted { chunk, stored, .. } = wanted;
+        if wanted.holes.is_empty()
+            && let Some(file) = self.as_it_lies(*chunk, stored)?
+        {
             let (file, offset_bytes) = (file.file, file.offset_bytes);
             return Ok(Loaded { file, offset_bytes, pin: Box::new(()) });
         }
-        let description = describe(chunk, &stored);
-        if let Some(slot) = self.cache()?.get(&description) {
+        // A pattern has no name under which it could be found again.
+        let is_named = wanted.holes.is_empty() || matches!(wanted.hole, HoleContent::Zero);
+        let description = is_named.then(|| wanted.describe());
+        if let Some(description) = &description
+            && let Some(slot) = self.cache()?.get(description)
+        {
             return Ok(loaded(slot));
         }
-        let Some(slot) = self.take_slot()? else { return self.load_apart(chunk, &stored) };
-        self.put_together(chunk, &stored, &mut |at, bytes| slot.write(at, bytes))?;
-        slot.filled(description);
+        let Some(slot) = self.take_slot()? else { return self.load_apart(wanted) };
+        self.put_together(wanted, &mut |at, bytes| slot.write(at, bytes))?;
+        if let Some(description) = description {
+            slot.filled(description);
+        }
         Ok(loaded(slot))
     }
 
@@ -151,13 +159,9 @@ impl Loader {
         }))
     }
 
-    fn load_apart(
-        &self,
-        chunk: PageRange,
-        segments: &[&Segment],
-    ) -> Result<Loaded, TransactionError> {
-        let file = self.engine.unnamed(chunk.count())?;
-        self.put_together(chunk, segments, &mut |at, bytes| file.write(at, bytes))?;
+    fn load_apart(&self, wanted: &Wanted<'_>) -> Result<Loaded, TransactionError> {
+        let file = self.engine.unnamed(wanted.chunk.count())?;
+        self.put_together(wanted, &mut |at, bytes| file.write(at, bytes))?;
         let lies = file.file();
         let pin = Box::new(OwnFile { _file: file });
         Ok(Loaded { file: lies.file, offset_bytes: lies.offset_bytes, pin })
@@ -165,17 +169,23 @@ impl Loader {
 
     fn put_together(
         &self,
-        chunk: PageRange,
-        segments: &[&Segment],
+        wanted: &Wanted<'_>,
         write: &mut dyn FnMut(u64, &[u8]) -> Result<(), StorageError>,
     ) -> Result<(), TransactionError> {
         let mut bytes = Vec::new();
-        for segment in segments {
+        let chunk = wanted.chunk;
+        for segment in &wanted.stored {
             let Source::Extent { extent, skip } = &segment.source else { continue };
             let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
             bytes.resize(count as usize * PAGE_LEN, 0);
             read_checked(&*self.engine, extent, *skip..skip.saturating_add(count), &mut bytes)?;
             write((segment.pages.start - chunk.start) * PAGE_BYTES, &bytes)?;
+        }
+        for &hole in &wanted.holes {
+            bytes.clear();
+            bytes.resize(PAGE_LEN * usize::try_from(hole.count()).unwrap_or(0), 0);
+            wanted.hole.fill(hole, &mut bytes)?;
+            write((hole.start - chunk.start) * PAGE_BYTES, &bytes)?;
         }
         Ok(())
     }
@@ -186,55 +196,83 @@ fn loaded(slot: SlotInUse) -> Loaded {
     Loaded { file: file.file, offset_bytes: file.offset_bytes, pin: Box::new(slot) }
 }
 
-/// Equal for chunks of equal content: extents never change, and one that comes to lie where
-/// another was has another checksum.
-fn describe(chunk: PageRange, segments: &[&Segment]) -> Description {
-    let mut words = Vec::with_capacity(segments.len() * 6);
-    for segment in segments {
-        let Source::Extent { extent, skip } = &segment.source else { continue };
-        let place = extent.place();
-        words.extend([segment.pages.start - chunk.start, segment.pages.count()]);
-        words.extend([u64::from(place.file), place.page, u64::from(*skip)]);
-        let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
-        let units = extent.units_of(*skip..skip.saturating_add(count));
-        let sums = &extent.sums()[units.start as usize..units.end as usize];
-        words.extend(sums.iter().map(|&sum| u64::from(sum)));
+/// What a chunk shall show.
+struct Wanted<'a> {
+    chunk: PageRange,
+    stored: Vec<&'a Segment>,
+    // Holes to be shown, and what they contain.
+    holes: Vec<PageRange>,
+    hole: &'a HoleContent,
+}
+
+impl Wanted<'_> {
+    /// Equal for chunks of equal content: extents never change, and one that comes to lie where
+    /// another was has another checksum.
+    fn describe(&self) -> Description {
+        let mut words = Vec::with_capacity(self.stored.len() * 6);
+        let start = self.chunk.start;
+        for segment in &self.stored {
+            let Source::Extent { extent, skip } = &segment.source else { continue };
+            let place = extent.place();
+            words.extend([segment.pages.start - start, segment.pages.count()]);
+            words.extend([u64::from(place.file), place.page]);
+            words.extend([u64::from(*skip), u64::from(extent.units_word())]);
+            let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
+            let units = extent.units_of(*skip..skip.saturating_add(count));
+            let sums = &extent.sums()[units.start as usize..units.end as usize];
+            words.extend(sums.iter().map(|&sum| u64::from(sum)));
+        }
+        words.push(u64::MAX);
+        words.extend(self.holes.iter().flat_map(|hole| [hole.start - start, hole.end - start]));
+        words
     }
-    words
+}
+
+/// What the pages of a window contain.
+#[derive(Clone, Default)]
+struct Shown {
+    pages: PageMap,
+    lazy_holes: PageSet,
+    // For people.
+    tid: Tid,
 }
 
 /// The content of one window of an array.
 pub(super) struct ArraySource {
     loader: Arc<Loader>,
     first_page: u64,
+    hole: HoleContent,
     // Invariant 2.
-    content: RwLock<(PageMap, Tid)>,
+    shown: RwLock<Shown>,
 }
 
 impl ArraySource {
-    /// The content `pages`, as of commit `tid`, of the window that begins at page `first_page`.
-    pub(super) fn new(
-        loader: &Arc<Loader>,
-        first_page: u64,
-        pages: PageMap,
-        tid: Tid,
-    ) -> Arc<Self> {
-        let content = RwLock::new((pages, tid));
-        Arc::new(Self { loader: Arc::clone(loader), first_page, content })
+    /// A source for the window that begins at page `first_page`, with nothing to show yet.
+    pub(super) fn new(loader: &Arc<Loader>, first_page: u64, hole: HoleContent) -> Arc<Self> {
+        let shown = RwLock::new(Shown::default());
+        Arc::new(Self { loader: Arc::clone(loader), first_page, hole, shown })
     }
 
-    /// Says what the pages contain from now on.
-    pub(super) fn show(&self, pages: &PageMap, tid: Tid) {
-        *self.content.write() = (pages.clone(), tid);
+    /// Says what the pages contain from now on, as of commit `tid`, and which of those that are
+    /// holes are lazy.
+    pub(super) fn show(&self, pages: &PageMap, lazy_holes: &PageSet, tid: Tid) {
+        let (pages, lazy_holes) = (pages.clone(), lazy_holes.clone());
+        *self.shown.write() = Shown { pages, lazy_holes, tid };
+    }
+
+    fn load_chunk(&self, shown: &Shown, chunk: PageRange) -> Result<Loaded, TransactionError> {
+        let segments = shown.pages.lookup(chunk)?;
+        let stored = segments.iter().filter(|segment| segment.source != Source::Hole).collect();
+        let holes = shown.lazy_holes.iter_in(chunk).collect();
+        self.loader.load(&Wanted { chunk, stored, holes, hole: &self.hole })
     }
 }
 
 impl PageSource for ArraySource {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
-        let (map, tid) = self.content.read().clone();
+        let shown = self.shown.read().clone();
         let chunk = PageRange::at(pages.start + self.first_page, pages.count());
-        let segments = map.lookup(chunk).map_err(TransactionError::from);
-        let loaded = segments.and_then(|segments| self.loader.load(chunk, &segments));
-        loaded.map_err(|source| Arc::new(Lost { tid, source }) as LoadError)
+        let loaded = self.load_chunk(&shown, chunk);
+        loaded.map_err(|source| Arc::new(Lost { tid: shown.tid, source }) as LoadError)
     }
 }

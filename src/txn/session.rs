@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::sys::uio::pread;
+
 use super::error::TransactionError;
 use super::store::Shared;
 use super::working::Working;
@@ -18,7 +20,8 @@ use crate::storage::engine::{Engine, ExtentFile};
 use crate::storage::extent::{Segment, Source};
 use crate::storage::record::Record;
 use crate::storage::state::State;
-use crate::units::{ArrayId, PageSet};
+use crate::units::{ArrayId, PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
+use crate::vm::MapError;
 
 /// What pages that nobody wrote contain.
 #[derive(Clone)]
@@ -32,6 +35,21 @@ pub enum HoleContent {
         /// Its length in pages.
         pages: u64,
     },
+}
+
+impl HoleContent {
+    /// Fills `bytes`, which are zeros, with what `pages` of a hole contain.
+    pub(super) fn fill(&self, pages: PageRange, bytes: &mut [u8]) -> Result<(), TransactionError> {
+        let Self::Pattern { file, pages: period } = self else { return Ok(()) };
+        for (page, bytes) in (pages.start..).zip(bytes.chunks_mut(PAGE_LEN)) {
+            let offset = i64::try_from(page % period * PAGE_BYTES).unwrap_or(i64::MAX);
+            pread(file, bytes, offset).map_err(|errno| MapError::System {
+                call: "read of the fill pattern",
+                source: errno.into(),
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// What working copies need from around them.

@@ -29,7 +29,7 @@ use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
 use crate::sync::atomic::Ordering;
 use crate::units::{PAGE_BYTES, PageRange, PageSet, Tid};
-use crate::vm::{Access, Advice, Content, Label, MapError, Mapping, PageSource, Run};
+use crate::vm::{Access, Advice, CHUNK_PAGES, Content, Label, MapError, Mapping, PageSource, Run};
 
 /// Arrays of up to 16 TiB are mapped as one window.
 const WHOLE_PAGES_MAX: u64 = 1 << 32;
@@ -63,6 +63,22 @@ impl Window {
     }
 }
 
+impl Window {
+    /// The holes of `segments` that lie in one chunk with something stored. Where pages lie in too
+    /// many pieces, each such hole would be a kernel mapping of its own.
+    fn crowded_holes(&self, segments: &[Segment]) -> PageSet {
+        let chunk_of = |page: u64| (page - self.first_page) / CHUNK_PAGES;
+        let mut chunks = PageSet::new();
+        for stored in segments.iter().filter(|segment| segment.source != Source::Hole) {
+            let chunks_of = chunk_of(stored.pages.start)..chunk_of(stored.pages.end - 1) + 1;
+            let first = self.first_page + chunks_of.start * CHUNK_PAGES;
+            chunks.insert(PageRange::new(first, self.first_page + chunks_of.end * CHUNK_PAGES));
+        }
+        let holes = segments.iter().filter(|segment| segment.source == Source::Hole);
+        holes.flat_map(|hole| chunks.iter_in(hole.pages).collect::<Vec<_>>()).collect()
+    }
+}
+
 /// What a savepoint remembers of one array.
 #[derive(Clone)]
 pub(super) struct Marked {
@@ -89,8 +105,9 @@ pub(super) struct Working {
     windows: Vec<Window>,
     // Pages that show copies in an unnamed file instead of their extents.
     gathered: PageSet,
-    // Pages that are loaded, and checked, when they are touched.
+    // Pages that are loaded, and checked, when they are touched; and those of them that are holes.
     lazy: PageSet,
+    lazy_holes: PageSet,
     /// How blocks are encoded that are written from now on.
     pub(super) codec: Codec,
     /// The commit that the pages were read from, for messages.
@@ -111,6 +128,7 @@ impl Working {
             windows: Vec::new(),
             gathered: PageSet::new(),
             lazy: PageSet::new(),
+            lazy_holes: PageSet::new(),
             codec: Codec::default(),
             tid: Tid(0),
             end_page: 0,
@@ -200,6 +218,7 @@ impl Working {
         self.windows.clear();
         self.gathered = PageSet::new();
         self.lazy = PageSet::new();
+        self.lazy_holes = PageSet::new();
         self.writable = PageSet::new();
     }
 
@@ -291,7 +310,7 @@ impl Working {
         }
         if loads {
             return match cx.shared.loader.pager() {
-                Some(_) => self.place_lazily(cx, at, range, &segments),
+                Some(_) => self.place_lazily(cx, at, range, &segments, &PageSet::new()),
                 None => self
                     .place_gathered(cx, at, range)
                     .map_err(|error| self.located(cx, range, error)),
@@ -308,7 +327,8 @@ impl Working {
             return Ok(placed?);
         }
         if cx.shared.loader.pager().is_some() {
-            return self.place_lazily(cx, at, range, &segments);
+            let crowded = self.windows[at].crowded_holes(&segments);
+            return self.place_lazily(cx, at, range, &segments, &crowded);
         }
         // Copies of the pattern would fill the disk with what nobody wrote.
         let filled = segments.iter().filter(|segment| segment.source == Source::Hole);
@@ -376,7 +396,10 @@ impl Working {
         });
         self.place_contents(at, segments, contents)?;
         segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
-        segments.iter().for_each(|segment| self.lazy.remove(segment.pages));
+        for segment in segments {
+            self.lazy.remove(segment.pages);
+            self.lazy_holes.remove(segment.pages);
+        }
         Ok(())
     }
 
@@ -405,22 +428,37 @@ impl Working {
         window.mapping.place(&runs)
     }
 
-    /// Makes the pages of `segments` lazy, as far as they are no holes.
+    /// Makes the pages of `segments` lazy, as far as they are no holes or lie in `lazy_holes`.
     fn place_lazily(
         &mut self,
         cx: &Context<'_>,
         at: usize,
         range: PageRange,
         segments: &[Segment],
+        lazy_holes: &PageSet,
     ) -> Result<(), TransactionError> {
+        self.lazy_holes.remove(range);
+        lazy_holes.iter().for_each(|hole| self.lazy_holes.insert(hole));
         self.tell_source(cx, at);
-        let is_stored = |segment: &Segment| segment.source != Source::Hole;
-        let contents = segments.iter().map(|segment| is_stored(segment).then_some(Content::Lazy));
-        self.place_contents(at, segments, contents)?;
+        let mut parts: Vec<Segment> = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let Source::Hole = segment.source else {
+                parts.push(segment.clone());
+                continue;
+            };
+            let mut cuts: Vec<PageRange> = lazy_holes.iter_in(segment.pages).collect();
+            cuts.extend(lazy_holes.missing_in(segment.pages));
+            cuts.sort_unstable_by_key(|cut| cut.start);
+            parts.extend(cuts.into_iter().filter_map(|cut| segment.clipped(cut)));
+        }
+        let is_lazy =
+            |part: &Segment| part.source != Source::Hole || lazy_holes.contains_range(part.pages);
+        let contents = parts.iter().map(|part| is_lazy(part).then_some(Content::Lazy));
+        self.place_contents(at, &parts, contents)?;
         self.gathered.remove(range);
         self.lazy.remove(range);
-        let stored = segments.iter().filter(|segment| is_stored(segment));
-        stored.for_each(|segment| self.lazy.insert(segment.pages));
+        let lazy = parts.iter().filter(|part| is_lazy(part));
+        lazy.for_each(|part| self.lazy.insert(part.pages));
         Ok(())
     }
 
@@ -428,11 +466,12 @@ impl Working {
     fn tell_source(&mut self, cx: &Context<'_>, at: usize) {
         let window = &mut self.windows[at];
         if let Some(source) = &window.source {
-            return source.show(&self.pages, self.tid);
+            return source.show(&self.pages, &self.lazy_holes, self.tid);
         }
         let Some(pager) = cx.shared.loader.pager() else { return };
         let loader = &cx.shared.loader;
-        let new = ArraySource::new(loader, window.first_page, self.pages.clone(), self.tid);
+        let new = ArraySource::new(loader, window.first_page, self.hole.clone());
+        new.show(&self.pages, &self.lazy_holes, self.tid);
         window.mapping.set_source(Arc::clone(&new) as Arc<dyn PageSource>, pager);
         window.source = Some(new);
     }
@@ -440,7 +479,7 @@ impl Working {
     /// The same for all windows that have one, after `pages` became another state's.
     fn tell_sources(&self) {
         for source in self.windows.iter().filter_map(|window| window.source.as_ref()) {
-            source.show(&self.pages, self.tid);
+            source.show(&self.pages, &self.lazy_holes, self.tid);
         }
     }
 
@@ -492,6 +531,7 @@ impl Working {
             window.mapping.place(&[Run { at: window.relative(part), content }])?;
             self.gathered.insert(part);
             self.lazy.remove(part);
+            self.lazy_holes.remove(part);
             start = part.end;
         }
         Ok(())

@@ -322,6 +322,11 @@ fn write_extents(
     Ok(segments)
 }
 
+/// Whether any of `planned` is worth trying to encode.
+pub(super) fn has_to_encode(planned: &PageSet) -> bool {
+    planned.iter().any(|range| range.count() >= ENCODED_PAGES_MIN)
+}
+
 /// The parts of `pages` that are worth trying to encode, each in one block.
 fn pieces_to_encode(pages: PageRange, block_pages: u64) -> Vec<PageRange> {
     let unit = block_pages.min(u64::from(ENCODED_PAGES_MAX));

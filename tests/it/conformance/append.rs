@@ -147,6 +147,7 @@ fn a_view_taken_before_append_keeps_its_length_and_aliases() {
 
 /// W-051.
 #[test]
+#[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn appending_costs_what_is_appended() {
     let (_dir, store) = fresh();
     let mut costs = Vec::new();

@@ -60,6 +60,7 @@ fn system_calls_read_and_write_untouched_views() {
 
 ///
 #[test]
+#[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn damaged_data_is_an_error_that_says_where() {
     let (dir, store) = fresh();
     let transaction = store.begin().unwrap();
@@ -185,6 +186,7 @@ fn a_transaction_outlives_the_handle_of_its_store() {
 
 /// also if space is needed and given out again.
 #[test]
+#[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn packing_leaves_open_snapshots_alone_and_gives_space_back_afterwards() {
     let (_dir, store) = fresh();
     let len = 4 * BLOCK;
@@ -224,6 +226,7 @@ fn packing_leaves_open_snapshots_alone_and_gives_space_back_afterwards() {
 
 /// the space of what was cut off, and of arrays that were removed.
 #[test]
+#[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn packing_gives_back_what_no_array_has_any_more() {
     let (_dir, store) = fresh();
     let transaction = store.begin().unwrap();

