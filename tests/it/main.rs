@@ -14,6 +14,8 @@ mod concurrent;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod failing_calls;
 #[cfg(test)]
 mod golden;
