@@ -108,7 +108,7 @@ pub trait BlobStore: Send + Sync {
 }
 
 /// A file without a name that is being filled. Bytes nobody wrote are zeros.
-pub trait UnnamedFile {
+pub trait UnnamedFile: Send + Sync {
     /// Writes whole pages.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ pub trait UnnamedFile {
     fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// The file to map. It is gone when nobody maps it or has it open any more.
-    fn finish(self: Box<Self>) -> ExtentFile;
+    fn file(&self) -> ExtentFile;
 }
 
 /// The commit lock, given back when dropped.

@@ -21,6 +21,7 @@
 //! data, the handle is poisoned: it refuses to write, and nothing is retried.
 
 pub mod backend;
+pub mod cache;
 pub mod catalog;
 pub mod check;
 mod codec;

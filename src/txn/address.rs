@@ -13,12 +13,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::store::{CreateOptions, OpenOptions, Store};
+use super::options::{CreateOptions, OpenOptions};
+use super::store::Store;
 use crate::storage::StorageError;
 use crate::storage::backend::{Backend, Directory};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::sled::SledEngine;
-use crate::sync::atomic::Ordering;
 
 const SLED: &str = "sled:";
 
@@ -87,7 +87,7 @@ impl Store {
             }
             Address::Sled(path) => Self::open_sled(&path, mode)?,
         };
-        store.shared.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
+        store.shared.adopt(&options);
         Ok(store)
     }
 

@@ -205,6 +205,7 @@ fn all_may_be_inline(
         let Some(working) = inner.session.arrays.get_mut(id) else { continue };
         for range in planned.iter() {
             working.map(cx, range, false)?;
+            working.load(range)?;
             if !working.bytes(range).is_some_and(may_be_inline) {
                 return Ok(false);
             }

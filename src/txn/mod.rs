@@ -40,6 +40,8 @@ mod commit;
 mod conflict;
 mod error;
 mod gather;
+mod loader;
+mod options;
 mod pack;
 mod session;
 mod snapshot;
@@ -54,11 +56,12 @@ pub use append::AppendedRows;
 pub(crate) use append::Rows;
 pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
+pub use options::{CreateOptions, OpenOptions};
 pub use pack::{Keep, PackSummary};
 pub use session::HoleContent;
 #[doc(hidden)]
 pub use store::map_words;
-pub use store::{CreateOptions, Follow, OpenOptions, Store};
+pub use store::{Follow, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;
 

@@ -170,7 +170,8 @@ impl Transaction {
                 let map = inner.session.state.page_map(id);
                 let name = inner.set.catalog.name_of(id).unwrap_or_default();
                 let new = || Working::new(name, entry.block_bytes, hole, map);
-                inner.session.arrays.entry(id).or_insert_with(new);
+                let working = inner.session.arrays.entry(id).or_insert_with(new);
+                working.tid = inner.session.state.tid;
             }
             let budget = cx.shared.budget();
             if budget.used() > budget.max() / 2 {
@@ -228,6 +229,24 @@ impl Transaction {
             working(inner, id)?.map(cx, pages, write)
         };
         if write { self.writing(map) } else { self.reading(map) }
+    }
+
+    /// Loads mapped `pages` of an open array that are loaded when they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Data`] naming the first block that is damaged or cannot be read.
+    pub(crate) fn load(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.reading(|_, inner| match inner.session.arrays.get(&id) {
+            Some(working) => working.load(pages),
+            None => Ok(()),
+        })
+    }
+
+    /// Whether all of `pages` is loaded, and compared with its checksums, when it is touched.
+    pub(crate) fn is_lazy(&self, id: ArrayId, pages: PageRange) -> Result<bool, TransactionError> {
+        let is_lazy = |working: &Working| working.is_lazy(pages);
+        self.reading(|_, inner| Ok(inner.session.arrays.get(&id).is_some_and(is_lazy)))
     }
 
     /// Asks the kernel to read mapped `pages` of an open array ahead.
@@ -295,11 +314,7 @@ impl Transaction {
     pub(crate) fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
             inner.appends.depends(id);
-            let working = working(inner, id)?;
-            working.pages.insert(&Segment { pages, source: Source::Hole });
-            working.written.insert(pages);
-            working.carried.remove(pages);
-            working.place_again(cx, pages)
+            make_hole(cx, working(inner, id)?, pages)
         })
     }
 
@@ -655,6 +670,17 @@ pub(super) fn write_bytes(
     write_through_memory(cx, inner, id, to, tail)
 }
 
+fn make_hole(
+    cx: &Context<'_>,
+    working: &mut Working,
+    pages: PageRange,
+) -> Result<(), TransactionError> {
+    working.pages.insert(&Segment { pages, source: Source::Hole });
+    working.written.insert(pages);
+    working.carried.remove(pages);
+    working.place_again(cx, pages)
+}
+
 fn write_through_memory(
     cx: &Context<'_>,
     inner: &mut Inner,
@@ -668,6 +694,13 @@ fn write_through_memory(
     let pages = PageRange::covering(at, at + bytes.len() as u64);
     let working = working(inner, id)?;
     working.map(cx, pages, true)?;
+    // What is overwritten whole need not be loaded, and may even be damaged.
+    let end = at + bytes.len() as u64;
+    let (from, to) = (at.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+    if from < to && working.is_lazy(PageRange::new(from, to)) {
+        make_hole(cx, working, PageRange::new(from, to))?;
+    }
+    working.load(pages)?;
     let skip = small(at - pages.start_byte());
     let Some(memory) = working.bytes_mut(pages) else { return Err(TransactionError::Poisoned) };
     memory[skip..skip + bytes.len()].copy_from_slice(bytes);

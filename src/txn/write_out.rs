@@ -196,6 +196,9 @@ pub(super) fn check_carried(
 /// The bytes of mapped `pages`, all of which can be read: cutting a data file takes even private
 /// copies away (fact K-46).
 pub(super) fn readable(working: &Working, pages: PageRange) -> Result<&[u8], TransactionError> {
+    // What is loaded now must be there when the kernel reads it.
+    working.keep(pages);
+    working.load(pages)?;
     let Some(bytes) = working.bytes(pages) else { return Err(TransactionError::Poisoned) };
     populate(bytes).map_err(|error| match error {
         MapError::Unreadable { offset_bytes } => {

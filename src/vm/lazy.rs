@@ -19,7 +19,8 @@
 //! 2. Only pages in `lazy` are touched by other threads than the owner of the mapping, and only
 //!    under the lock of `state`. Who wants to place something else there takes them out first.
 //! 3. Pages in `kept` may have private copies, so they are not put aside.
-//! 4. A load that was begun before its chunk was placed anew is thrown away.
+//! 4. A child of fork has the chunks that were shown, and no others: nobody would load them there.
+//! 5. A load that was begun before its chunk was placed anew is thrown away.
 //!
 //! # Failure
 //!
@@ -72,7 +73,8 @@ pub trait PageSource: Send + Sync {
 pub struct Loaded {
     /// The file.
     pub file: Arc<OwnedFd>,
-    /// Where in the file the chunk begins.
+    /// Where in the file the chunk begins, modulo 2^64: what comes before its first lazy page need
+    /// not be in the file.
     pub offset_bytes: u64,
     /// Dropped when nothing of it is mapped any more.
     pub pin: Box<dyn Send + Sync>,
@@ -85,12 +87,6 @@ struct Shown {
     pin: Box<dyn Send + Sync>,
 }
 
-/// A chunk that could not be loaded, and pages of it that somebody touched.
-struct Lost {
-    error: LoadError,
-    _label: Option<Labelled>,
-}
-
 #[derive(Default)]
 struct State {
     // Invariant 2.
@@ -98,8 +94,9 @@ struct State {
     // Invariant 3.
     kept: PageSet,
     shown: HashMap<u64, Vec<Shown>>,
-    lost: HashMap<u64, Lost>,
-    // Invariant 4: the number of the load that counts.
+    // Chunks that could not be loaded and that somebody touched, with what to say of them.
+    lost: HashMap<u64, Option<Labelled>>,
+    // Invariant 5: the number of the load that counts.
     loading: HashMap<u64, u64>,
     label: Option<Label>,
     // One past the chunk that was touched last, and one past those that were loaded ahead.
@@ -299,7 +296,7 @@ impl LazyPages {
             let loaded = self.load(chunk);
             let mut state = self.state.lock();
             if state.loading.get(&chunk) != Some(&id) {
-                // Placed anew meanwhile (invariant 4).
+                // Placed anew meanwhile (invariant 5).
                 self.budget.give(VMAS_PER_CHUNK);
                 continue;
             }
@@ -365,7 +362,7 @@ impl LazyPages {
         let missing = state.missing(chunk);
         let mapped = missing.iter().try_for_each(|range| {
             let into = range.start_byte() - pages_of(chunk).start_byte();
-            self.map_file(range, loaded.file.as_fd(), loaded.offset_bytes + into)
+            self.map_file(range, loaded.file.as_fd(), loaded.offset_bytes.wrapping_add(into))
         });
         if let Err(error) = mapped {
             // What was mapped already shows a range that nobody pins.
@@ -399,7 +396,7 @@ impl LazyPages {
             let (at, len) = self.part(PageRange::new(first, end));
             Labelled::new(at, len, label)
         });
-        state.lost.insert(chunk, Lost { error: Arc::clone(error), _label: label });
+        state.lost.insert(chunk, label);
     }
 
     /// Makes what load `id` shows of `chunk` missing again, if nothing of it is kept; whether it
@@ -421,11 +418,6 @@ impl LazyPages {
         }
         self.budget.give(VMAS_PER_CHUNK);
         Aside::Done
-    }
-
-    /// Whether lazy pages are touched by other threads: by the kernel for us, too.
-    pub(super) fn serves_system_calls(&self) -> bool {
-        self.pager.serves_system_calls()
     }
 
     fn wake(&self, chunk: u64) {

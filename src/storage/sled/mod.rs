@@ -296,7 +296,7 @@ impl UnnamedFile for Unnamed {
         self.0.write_at(&[bytes], offset_bytes)
     }
 
-    fn finish(self: Box<Self>) -> ExtentFile {
+    fn file(&self) -> ExtentFile {
         ExtentFile { file: self.0.fd(), offset_bytes: 0 }
     }
 }

@@ -366,11 +366,23 @@ pub(crate) mod uffd {
     }
 }
 
+pub(crate) mod fork {
+    //! See the real file of that name: Miri does not fork.
+
+    pub(crate) fn count() -> u64 {
+        0
+    }
+}
+
 pub(crate) mod limits {
     //! See the real file of that name.
 
     pub(crate) fn processors() -> usize {
         2
+    }
+
+    pub(crate) fn memory_bytes() -> Option<u64> {
+        None
     }
 
     pub(crate) fn page_bytes() -> Option<u64> {

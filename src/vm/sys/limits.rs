@@ -13,6 +13,12 @@ pub(crate) fn page_bytes() -> Option<u64> {
     sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok())
 }
 
+/// Bytes of memory of this machine, if the kernel says.
+pub(crate) fn memory_bytes() -> Option<u64> {
+    let pages = sysconf(SysconfVar::_PHYS_PAGES).ok().flatten();
+    pages.and_then(|pages| u64::try_from(pages).ok()).zip(page_bytes()).map(|(n, of)| n * of)
+}
+
 /// How many threads of this process can run at once.
 pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -40,7 +40,7 @@ pub(crate) mod pagemap;
 pub(crate) mod uffd;
 
 #[cfg(miri)]
-pub(crate) use fake::{file, limits, madvise, mmap, pagemap, uffd};
+pub(crate) use fake::{file, fork, limits, madvise, mmap, pagemap, uffd};
 
 use std::io;
 
