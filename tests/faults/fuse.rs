@@ -17,6 +17,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use crate::child::{self, Task};
 use crate::judge::{Told, goes_on, judge};
 use crate::lossy::REQUESTS;
+use crate::program::is_sled;
 use crate::served;
 use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS, Workload};
@@ -42,6 +43,9 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
         Ok(server) => server,
         Err(why) => return table.not_run("fuse", why),
     };
+    if is_sled() {
+        return power_cuts(&mut server, sample, table);
+    }
     let mut number = 0;
     for (name, workload) in WORKLOADS {
         let counts = match server.profile(workload, sample.seed) {
@@ -88,6 +92,34 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
                 );
                 let result = result.map_err(|why| format!("{name}, {line}: {why}"));
                 table.row("fuse", "space", "ENOSPC at a size", result.map(|_| ()));
+            }
+        }
+    }
+}
+
+/// The sled engine: every write, sync and change of names is the last one before the power goes.
+fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
+    let mut number = 0;
+    for (name, workload) in WORKLOADS {
+        let counts = match server.profile(workload, sample.seed) {
+            Ok(counts) => counts,
+            Err(why) => {
+                table.row("fuse", &format!("{name} without faults"), "-", Err(why));
+                continue;
+            }
+        };
+        let mut history = History::new(workload, sample.seed);
+        let result = server.one(&mut history, "mend", false, false);
+        table.row("fuse", "the end", "power cut", result.map(|_| ()));
+        for request in ["write", "fsync", "fsyncdir", "create", "rename", "setattr", "unlink"] {
+            for n in 1..=counts.get(request).copied().unwrap_or(0) {
+                number += 1;
+                if sample.has(number) {
+                    let line = format!("fail {request} {n} 5 lasting");
+                    let result = server.one(&mut history, &line, false, false);
+                    let result = result.map_err(|why| format!("{name}, {line}: {why}"));
+                    table.row("fuse", request, "power cut", result.map(|_| ()));
+                }
             }
         }
     }

@@ -23,14 +23,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, ByteLock, Files, StoreFile};
 use crate::storage::codec::{Decoder, Encoder, Malformed};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, thread};
 use crate::units::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 
 /// The file.
@@ -144,6 +144,22 @@ fn unsealed(sector: &[u8], len: usize) -> Option<&[u8]> {
     is_whole.then_some(content)
 }
 
+/// How long to wait for who has the store open: one that is being closed may still be loading
+/// ahead.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Locks the file for this open file of it; whether that was possible.
+fn is_locked(file: &StoreFile) -> Result<bool, StorageError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if file.try_lock(0, ByteLock::Exclusive)? {
+            return Ok(true);
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    Ok(false)
+}
+
 impl Anchor {
     /// Writes the file of a new store, which is a store from then on (invariant 3).
     pub(super) fn create(
@@ -168,7 +184,7 @@ impl Anchor {
             };
             return Err(StorageError::NotAStore { path, why: why.to_owned() });
         };
-        if !file.try_lock(0, ByteLock::Exclusive)? {
+        if !is_locked(&file)? {
             let who = "stores of the sled engine are for one process at a time, and it is open";
             return Err(StorageError::Locked { path, who: who.to_owned() });
         }
