@@ -97,6 +97,9 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
     }
 }
 
+/// System calls at which a program over the sled engine is killed, and the largest number.
+const KILLED_AT: [(&str, usize); 3] = [("pwrite64", 160), ("pwritev", 16), ("fdatasync", 40)];
+
 /// The sled engine: every write, sync and change of names is the last one before the power goes.
 fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
     let mut number = 0;
@@ -111,6 +114,17 @@ fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
         let mut history = History::new(workload, sample.seed);
         let result = server.one(&mut history, "mend", false, false);
         table.row("fuse", "the end", "power cut", result.map(|_| ()));
+        // Who is killed cannot sync once more when it closes its store, as sled does.
+        for (call, most) in KILLED_AT {
+            for n in 1..=most {
+                number += 1;
+                if sample.has(number) {
+                    let result = server.killed(&mut history, call, n);
+                    let result = result.map_err(|why| format!("{name}, {call} {n}: {why}"));
+                    table.row("fuse", call, "killed, power cut", result);
+                }
+            }
+        }
         for request in ["write", "fsync", "fsyncdir", "create", "rename", "setattr", "unlink"] {
             for n in 1..=counts.get(request).copied().unwrap_or(0) {
                 number += 1;
@@ -210,6 +224,26 @@ impl Server {
         let counts = self.tell("counts")?;
         let counts = counts.split_whitespace().filter_map(|word| word.split_once('='));
         Ok(counts.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect())
+    }
+
+    /// One program that is killed when it enters its n-th call, just before the power goes.
+    fn killed(&mut self, history: &mut History, call: &str, n: usize) -> Result<(), String> {
+        self.tell("reset")?;
+        let task = self.task(history.workload, history.seed);
+        let trace = format!("trace={call}");
+        let inject = format!("inject={call}:signal=SIGKILL:when={n}");
+        let before = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let before: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        let ended = task.run(&before).map_err(|error| error.to_string())?;
+        let mut told = Told::default();
+        told.hear_all(&ended.printed);
+        if !ended.status.success() && ended.status.signal() != Some(libc::SIGKILL) {
+            return Err(format!("{}: {}", ended.status, ended.complained));
+        }
+        self.tell("crash")?;
+        let disk = child::disk(&task.directory);
+        judge(&disk, history, &told).map_err(|why| format!("after a power cut: {why}"))?;
+        goes_on(&disk, history).map(drop)
     }
 
     /// One program with one fault.

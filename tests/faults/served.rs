@@ -82,7 +82,12 @@ fn serve(mount_point: &Path) -> io::Result<()> {
 fn let_go(mount_point: &Path) -> io::Result<()> {
     let open = || -> io::Result<bool> {
         for process in std::fs::read_dir("/proc")? {
-            let Ok(files) = std::fs::read_dir(process?.path().join("fd")) else { continue };
+            let process = process?.path();
+            let maps = std::fs::read_to_string(process.join("maps")).unwrap_or_default();
+            if maps.contains(&*mount_point.to_string_lossy()) {
+                return Ok(true);
+            }
+            let Ok(files) = std::fs::read_dir(process.join("fd")) else { continue };
             let mut targets =
                 files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
             if targets.any(|target| target.starts_with(mount_point)) {
