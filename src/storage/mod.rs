@@ -25,6 +25,7 @@ pub mod cache;
 pub mod catalog;
 pub mod check;
 mod codec;
+pub mod encoding;
 pub mod engine;
 mod error;
 pub mod extent;

@@ -78,7 +78,7 @@ fn each_unit<E>(
 }
 
 fn unit_of(extent: &Extent, unit: u32) -> (Place, u32) {
-    let start = u64::from(extent.unit(unit).start);
+    let start = u64::from(extent.stored_unit(unit).start);
     (extent.place().after(start), extent.sums()[unit as usize])
 }
 

@@ -151,7 +151,8 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
             continue;
         }
         let changed = write_out::changed_pages(cx, working)?;
-        let planned = write_out::plan(&changed, &working.pages, working.block_pages())?;
+        let (block_pages, encodes) = (working.block_pages(), !working.codec.is_none());
+        let planned = write_out::plan(&changed, &working.pages, block_pages, encodes)?;
         pages_count += planned.count();
         if !planned.is_empty() {
             plans.push((id, changed, planned));
@@ -388,6 +389,7 @@ pub(super) mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
     use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
+    use crate::storage::encoding::Codec;
     use crate::storage::engine::CommitLog;
     use crate::storage::extent::Segment;
     use crate::storage::index::PageMap;
@@ -424,6 +426,7 @@ pub(super) mod tests {
             id,
             shape: Arc::from([pages * PAGE_BYTES]),
             block_bytes: BLOCK_BYTES_DEFAULT,
+            codec: Codec::default(),
             descriptor: Arc::from("{}"),
             attributes: Attributes::new(),
             created: Tid::ZERO,

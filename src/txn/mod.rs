@@ -70,6 +70,7 @@ pub use crate::storage::catalog::{
     ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,
 };
 pub use crate::storage::check::{Damage, Report};
+pub use crate::storage::encoding::{Codec, Filter, Method, NoCodec};
 pub use crate::storage::engine::{Member, Usage};
 pub use crate::storage::extent::{Segment, Source};
 pub use crate::storage::record::Record;

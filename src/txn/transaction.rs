@@ -134,7 +134,14 @@ impl Transaction {
 
     /// The same for any change.
     pub(crate) fn change_any(&self, change: CatalogChange) -> Result<(), TransactionError> {
-        self.writing(|_, inner| Ok(inner.set.change(change)?))
+        self.writing(|_, inner| {
+            if let CatalogChange::Codec { array, codec } = &change
+                && let Some(working) = inner.session.arrays.get_mut(array)
+            {
+                working.codec = *codec;
+            }
+            Ok(inner.set.change(change)?)
+        })
     }
 
     /// The id to create the next array with.
@@ -173,6 +180,7 @@ impl Transaction {
                 let new = || Working::new(name, entry.block_bytes, hole, map);
                 let working = inner.session.arrays.entry(id).or_insert_with(new);
                 working.tid = inner.session.state.tid;
+                working.codec = entry.codec;
             }
             let budget = cx.shared.budget();
             if budget.used() > budget.max() / 2 {
@@ -399,6 +407,23 @@ impl Transaction {
     /// [`TransactionError::Storage`] if the disk is full or fails.
     pub(crate) fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
         self.writing(|cx, inner| stage(cx, inner, id))
+    }
+
+    /// Writes `pages` of an open array, which are stored, to fresh extents with the same content.
+    /// The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Data`] naming the first block that is damaged; errors of the disk.
+    pub(crate) fn write_again(&self, id: ArrayId, pages: &PageSet) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            stage(cx, inner, id)?;
+            let allocated = &mut inner.set.allocated;
+            let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
+            let nothing = PageSet::new();
+            let segments = write_out::write(cx, working, &nothing, pages, allocated)?;
+            take_over(cx, working, &nothing, pages, &segments)
+        })
     }
 
     /// What `pages` of an array contain, private copies left aside.
@@ -638,7 +663,8 @@ pub(super) fn stage(
     let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
     let changed = write_out::changed_pages(cx, working)?;
     let block_pages = working.block_pages();
-    let planned = write_out::plan(&changed, &working.pages, block_pages)?;
+    let encodes = !working.codec.is_none();
+    let planned = write_out::plan(&changed, &working.pages, block_pages, encodes)?;
     let segments = write_out::write(cx, working, &changed, &planned, allocated)?;
     take_over(cx, working, &changed, &planned, &segments)
 }

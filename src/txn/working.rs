@@ -23,6 +23,7 @@ use super::error::TransactionError;
 use super::gather::gather;
 use super::loader::ArraySource;
 use super::session::{Context, HoleContent};
+use crate::storage::encoding::Codec;
 use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
@@ -90,6 +91,8 @@ pub(super) struct Working {
     gathered: PageSet,
     // Pages that are loaded, and checked, when they are touched.
     lazy: PageSet,
+    /// How blocks are encoded that are written from now on.
+    pub(super) codec: Codec,
     /// The commit that the pages were read from, for messages.
     pub(super) tid: Tid,
     end_page: u64,
@@ -108,6 +111,7 @@ impl Working {
             windows: Vec::new(),
             gathered: PageSet::new(),
             lazy: PageSet::new(),
+            codec: Codec::default(),
             tid: Tid(0),
             end_page: 0,
         }
@@ -116,7 +120,8 @@ impl Working {
     /// A working copy of the same array in another state.
     pub(super) fn on(&self, pages: PageMap) -> Self {
         let (name, hole) = (Arc::clone(&self.name), self.hole.clone());
-        Self::new(name, self.block_pages * PAGE_BYTES, hole, pages)
+        let (codec, tid) = (self.codec, self.tid);
+        Self { codec, tid, ..Self::new(name, self.block_pages * PAGE_BYTES, hole, pages) }
     }
 
     pub(super) fn block_pages(&self) -> u64 {

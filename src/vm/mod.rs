@@ -73,5 +73,5 @@ pub use sys::bus::Label;
 #[cfg(not(miri))]
 pub use sys::fork::NotInChild;
 pub(crate) use sys::fork::count as forks;
-pub(crate) use sys::limits::memory_bytes;
+pub(crate) use sys::limits::{memory_bytes, processors};
 pub use sys::mmap::Access;

@@ -226,7 +226,7 @@ impl Moves {
         let Source::Extent { extent, skip } = source else { return Ok(Source::Hole) };
         let moved = self.of(extent.place()).and_then(|place| {
             let sums = Box::from(extent.sums());
-            Extent::new(place, extent.pages(), extent.unit_pages(), sums)
+            Extent::new(place, extent.pages(), extent.units_word(), sums)
         });
         match moved {
             Some(extent) => Ok(Source::Extent { extent: Arc::new(extent), skip: *skip }),
@@ -245,7 +245,7 @@ fn named_pages(states: &[Arc<State>]) -> Result<Ranges, StorageError> {
         for (_, pages) in state.page_maps() {
             for segment in pages.stored()? {
                 if let Some(extent) = segment.trimmed().source.extent() {
-                    named.insert(extent.place(), u64::from(extent.pages()));
+                    named.insert(extent.place(), u64::from(extent.stored_pages()));
                 }
             }
         }
@@ -267,7 +267,7 @@ fn space_from(engine: &LocalEngine, state: &State, head: Tid) -> Result<Space, S
     let mut space = named_space(state)?;
     for change in engine.log.records(state.tid, head)?.iter().flat_map(|record| &record.data) {
         if let Some(extent) = change.segment.source.extent().filter(|e| !e.place().in_log()) {
-            space.insert(extent.place(), u64::from(extent.pages()));
+            space.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     }
     Ok(space)
@@ -311,7 +311,7 @@ fn move_out_of_log(
     let mut need = |segment: &Segment| {
         let extent = segment.source.extent().filter(|extent| extent.place().in_log());
         if let Some(extent) = extent.filter(|extent| !own.contains(extent.place(), 1)) {
-            needed.insert(extent.place(), u64::from(extent.pages()));
+            needed.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     };
     for (_, pages) in state.page_maps() {
@@ -417,7 +417,7 @@ fn based(state: &State, held: &Space, moves: &Moves) -> Result<State, StorageErr
             let segment = segment.trimmed();
             let source = moves.source(&segment.source)?;
             if let Some(extent) = source.extent() {
-                space.insert(extent.place(), u64::from(extent.pages()));
+                space.insert(extent.place(), u64::from(extent.stored_pages()));
             }
             moved.insert(&Segment { pages: segment.pages, source });
         }
@@ -495,7 +495,7 @@ fn inline_bytes(
         let Some(extent) = source.extent().filter(|extent| own.contains(extent.place(), 1)) else {
             return Ok(None);
         };
-        let mut bytes = vec![0; to_usize(u64::from(extent.pages()) * PAGE_BYTES)];
+        let mut bytes = vec![0; to_usize(u64::from(extent.stored_pages()) * PAGE_BYTES)];
         let file = engine.log.file(extent.place().file & !IN_LOG)?;
         file.read_exact_at(&mut bytes, extent.place().page * PAGE_BYTES)?;
         Ok(Some(bytes))

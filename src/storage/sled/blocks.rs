@@ -98,7 +98,7 @@ impl Blocks {
     /// Whether a record may name `extent` (invariant 3).
     pub(super) fn is_known(&self, extent: &Extent) -> bool {
         let given = self.0.lock();
-        let (start, pages) = (extent.place().page, u64::from(extent.pages()));
+        let (start, pages) = (extent.place().page, u64::from(extent.stored_pages()));
         let pending = given.pending.range(..=start).next_back();
         extent.place().file == 0
             && (given.live.holds(extent)
@@ -109,7 +109,7 @@ impl Blocks {
     pub(super) fn commit(&self, record: &Record) {
         let mut given = self.0.lock();
         for extent in record.data.iter().filter_map(|change| change.segment.source.extent()) {
-            let (place, pages) = (extent.place(), u64::from(extent.pages()));
+            let (place, pages) = (extent.place(), u64::from(extent.stored_pages()));
             given.live.insert(place, pages);
             if given.pending.get(&place.page) == Some(&pages) {
                 given.pending.remove(&place.page);

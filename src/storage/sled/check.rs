@@ -18,7 +18,7 @@ use super::{blocks, history, recovery};
 use crate::storage::StorageError;
 use crate::storage::check::{Damage, Report};
 use crate::storage::codec;
-use crate::storage::engine::{BlobStore, CommitLog, unit_sum};
+use crate::storage::engine::{BlobStore, CommitLog, check_content, unit_sum};
 use crate::storage::extent::{Extent, Place};
 use crate::storage::state::State;
 use crate::units::{PAGE_BYTES, Tid};
@@ -124,7 +124,7 @@ impl Check<'_> {
     }
 
     fn add(&mut self, extent: Arc<Extent>) {
-        let key = (extent.place(), extent.pages(), extent.unit_pages());
+        let key = (extent.place(), extent.pages(), extent.units_word());
         self.extents.entry(key).or_insert(extent);
     }
 
@@ -135,7 +135,7 @@ impl Check<'_> {
     ) -> Result<(), StorageError> {
         let extents: Vec<Arc<Extent>> = self.extents.values().cloned().collect();
         self.report.extents = extents.len() as u64;
-        let bytes = |extent: &Extent| u64::from(extent.pages()) * PAGE_BYTES;
+        let bytes = |extent: &Extent| u64::from(extent.stored_pages()) * PAGE_BYTES;
         let all_bytes = extents.iter().map(|extent| bytes(extent)).sum();
         let mut done = 0;
         for extent in &extents {
@@ -153,7 +153,7 @@ impl Check<'_> {
 
     fn covered(&self, extent: &Extent) -> Result<(), StorageError> {
         let start = extent.place().page;
-        let end = start + u64::from(extent.pages());
+        let end = start + u64::from(extent.stored_pages());
         match blocks::first_missing(&self.engine.trees, start, end)? {
             None => Ok(()),
             Some(page) => {
@@ -165,10 +165,10 @@ impl Check<'_> {
 
     fn sums(&mut self, extent: &Extent, progress: &mut dyn FnMut(u64)) -> Result<(), StorageError> {
         for (unit, &expected) in (0u32..).zip(extent.sums()) {
-            let pages = extent.unit(unit);
+            let pages = extent.stored_unit(unit);
             let found = unit_sum(self.engine, extent, unit, &mut |_, _| {});
             let compared = found.and_then(|sum| match sum == expected {
-                true => Ok(()),
+                true => check_content(self.engine, extent),
                 false => {
                     let place = extent.place().after(u64::from(pages.start));
                     let (place, pages) = (self.engine.describe(place), pages.len() as u64);

@@ -106,7 +106,7 @@ fn trimmed(state: &State) -> Result<(State, Space), StorageError> {
         for segment in pages.stored()? {
             let segment = segment.trimmed();
             if let Some(extent) = segment.source.extent() {
-                space.insert(extent.place(), u64::from(extent.pages()));
+                space.insert(extent.place(), u64::from(extent.stored_pages()));
             }
             map.insert(&segment);
         }
@@ -146,7 +146,7 @@ pub(super) fn held_bytes(
     let mut with = trimmed(since)?.1;
     for change in engine.records(since.tid, head.tid)?.iter().flat_map(|record| &record.data) {
         if let Some(extent) = change.segment.source.extent() {
-            with.insert(extent.place(), u64::from(extent.pages()));
+            with.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     }
     let without = trimmed(head)?.1;
