@@ -220,6 +220,10 @@ impl Work<'_> {
                 CatalogChange::Shape { array, shape, .. } => {
                     DynArray::open(new, &name_of(array))?.resize(shape)?;
                 }
+                CatalogChange::Codec { array, codec } => {
+                    let array = DynArray::open(new, &name_of(array))?.id();
+                    new.change(CatalogChange::Codec { array, codec: *codec })?;
+                }
                 CatalogChange::Attribute { owner: Owner::Array(id), key, value } => {
                     let id = DynArray::open(new, &name_of(id))?.id();
                     set_attribute(new, &Owner::Array(id), key, value.as_ref())?;
@@ -270,12 +274,15 @@ fn changed_pages(record: &Record) -> BTreeMap<ArrayId, Vec<PageRange>> {
     pages
 }
 
+/// What is done with bytes from a byte of an array on.
+type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+
 /// Gives `take` the bytes of an array that lie in `pages`, which ascend.
 fn each_piece(
     array: &DynArray<'_>,
     pages: &[PageRange],
     interrupt: &Interrupt,
-    take: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    take: &mut Take<'_>,
 ) -> Result<(), Error> {
     let whole = array.select(&[])?;
     let mut buffer = Vec::new();
@@ -309,7 +316,8 @@ fn same_names(old: &Transaction, new: &Transaction) -> Result<(), Error> {
             Node::Group(attributes) => format!("{attributes:?}"),
             Node::Array(id) => catalog.array_by_id(*id).map_or_else(String::new, |entry| {
                 let (shape, block_bytes) = (&entry.shape, entry.block_bytes);
-                format!("{shape:?} {block_bytes} {} {:?}", entry.descriptor, entry.attributes)
+                let (descriptor, attributes) = (&entry.descriptor, &entry.attributes);
+                format!("{shape:?} {block_bytes} {:?} {descriptor} {attributes:?}", entry.codec)
             }),
         };
         let root = std::iter::once(format!("{:?}", catalog.root()));

@@ -361,6 +361,7 @@ impl Names {
             CatalogChange::Remove { name } => (name.to_string(), "removed"),
             CatalogChange::Move { to, .. } => (to.to_string(), "moved"),
             CatalogChange::Shape { array, .. } => (self.name(*array), "resized"),
+            CatalogChange::Codec { array, .. } => (self.name(*array), "codec"),
             CatalogChange::Attribute { owner: Owner::Array(array), .. } => {
                 (self.name(*array), "attributes")
             }

@@ -252,7 +252,8 @@ pub(crate) fn create_as<'t>(
     entry: &ArrayEntry,
 ) -> Result<DynArray<'t>, Error> {
     let Descriptor { dtype, order, fill, .. } = Descriptor::from_json(&entry.descriptor)?;
-    let mut options = ArrayOptions::new().order(order).block_bytes(entry.block_bytes);
+    let mut options =
+        ArrayOptions::new().order(order).block_bytes(entry.block_bytes).codec(entry.codec);
     if let Some(fill) = &fill {
         options = options.fill(fill);
     }

@@ -10,6 +10,9 @@ use zbigarray::{OpenOptions, Store};
 
 use crate::model::world::Maker;
 
+/// Cases of the model unless somebody says otherwise.
+pub(crate) const CASES: u32 = 64;
+
 /// What opens the store in this directory.
 pub(crate) fn address(directory: &Path) -> PathBuf {
     directory.to_owned()

@@ -7,6 +7,9 @@ use zbigarray::{CreateOptions, OpenOptions, Store};
 
 use crate::model::world::Maker;
 
+/// Cases of the model unless somebody says otherwise.
+pub(crate) const CASES: u32 = 12;
+
 /// What opens the store in this directory.
 pub(crate) fn address(directory: &Path) -> PathBuf {
     let mut address = std::ffi::OsString::from("sled:");

@@ -502,3 +502,6 @@ impl Engine for SledEngine {
         self.files.latch().is_shut()
     }
 }
+
+#[cfg(test)]
+mod tests;

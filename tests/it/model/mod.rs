@@ -28,7 +28,10 @@ use self::world::World;
 const STEPS: usize = 60;
 
 fn cases() -> u32 {
-    std::env::var("ZBA_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    std::env::var("ZBA_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(crate::engine::CASES)
 }
 
 /// Runs `steps` on a store of its own and compares it with the model.
