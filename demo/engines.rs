@@ -4,9 +4,9 @@
 //! cargo xtask engines [DIRECTORY]        tables on standard output, for docs/decisions/010
 //! ```
 //!
-//! Both engines do the same through the same calls, turn by turn, in one run. Bytes written are what
-//! was passed to writing system calls (`wchar` of `/proc/self/io`): what the kernel writes beyond
-//! that depends on the file system.
+//! Both engines do the same through the same calls, turn by turn, in one run. Bytes written are
+//! what was passed to writing system calls (`wchar` of `/proc/self/io`): what the kernel writes
+//! beyond that depends on the file system.
 //!
 //! # Failure
 //!
@@ -344,7 +344,8 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) -> Outcome<()> {
     Ok(())
 }
 
-/// Changes something where something is: a bit, a sector or page of zeros, a page of noise, the end.
+/// Changes something where something is: a bit, a sector or page of zeros, a page of noise, the
+/// end.
 fn spoil(directory: &Path, dice: &mut Dice) -> Outcome<()> {
     let mut all = Vec::new();
     files(directory, &mut all)?;

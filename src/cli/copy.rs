@@ -9,8 +9,8 @@
 //! # Invariants
 //!
 //! 1. DST exists only when all of it was copied and compared; until then there is `DST.copying`.
-//! 2. With `--history` each commit of SRC that can be read, and changed anything, is one of DST, with
-//!    its note and its time. Their numbers begin anew, and tags follow them.
+//! 2. With `--history` each commit of SRC that can be read, and changed anything, is one of DST,
+//!    with its note and its time. Their numbers begin anew, and tags follow them.
 //!
 //! # Failure
 //!
