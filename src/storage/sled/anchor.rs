@@ -149,6 +149,12 @@ fn unsealed(sector: &[u8], len: usize) -> Option<&[u8]> {
 const LOCK_ATTEMPTS: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// Whether a file could not be opened for another reason than that nobody may write there.
+fn may_write(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    !matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
 /// Locks the file for this open file of it; whether that was possible.
 fn is_locked(file: &StoreFile) -> Result<bool, StorageError> {
     for _ in 0..LOCK_ATTEMPTS {
@@ -177,7 +183,14 @@ impl Anchor {
     /// Locks and reads the file.
     pub(super) fn open(files: &Files) -> Result<Self, StorageError> {
         let path = files.location();
-        let Some(file) = files.try_open(PATH, Access::Write)? else {
+        let opened = files.try_open(PATH, Access::Write).map_err(|error| match error {
+            StorageError::Io { source, .. } if !may_write(&source) => {
+                let what = "it writes when it is opened, whatever for, and may not write here";
+                StorageError::Engine { engine: "sled", path: path.clone(), what: what.to_owned() }
+            }
+            other => other,
+        })?;
+        let Some(file) = opened else {
             let why = match files.try_open("format.json", Access::Read)? {
                 Some(_) => "it is one of the local engine: leave out `sled:`",
                 None => "it has no file `head`",

@@ -449,7 +449,7 @@ fn caught<T>(
             use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
             match source.kind() {
                 StorageFull | QuotaExceeded | FileTooLarge => {
-                    Err(StorageError::NoSpace { path: path(), bytes: 0 })
+                    Err(StorageError::NoSpace { path: path(), bytes: SEGMENT_BYTES as u64 })
                 }
                 _ => Err(StorageError::Io { action: "use", path: path(), source }),
             }
