@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "create",
     "import",
     "export",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 22] = [
     "rm",
     "mv",
     "cp",
+    "copy",
     "attrs",
     "resize",
     "tag",
@@ -226,4 +227,60 @@ assert a.shape == b.shape and a.dtype == b.dtype and (a == b).all()"
             numpy(&python, dir.path(), &script);
         }
     }
+}
+
+/// What the log of a store says, without the sizes, which differ between engines.
+fn history(directory: &Path, store: &str) -> Vec<[String; 3]> {
+    let printed = ok(directory, &["log", store, "--json"]).stdout;
+    let log: Value = serde_json::from_slice(&printed).unwrap();
+    let commits = log["commits"].as_array().unwrap().clone();
+    let fact = |commit: &Value, key: &str| commit[key].to_string();
+    commits.iter().map(|it| ["commit", "time", "note"].map(|key| fact(it, key))).collect()
+}
+
+#[test]
+fn a_store_is_copied_between_engines_and_back_with_its_history() {
+    let dir = TempDir::new().unwrap();
+    let at = dir.path();
+    let values: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    fs::write(at.join("raw"), &values).unwrap();
+    let raw = ["--raw", "--dtype", "<u4", "--shape", "300000"];
+    ok(at, &["create", "one", "--block-size", "64KiB"]);
+    ok(at, &[&["import", "one", "g/a", "raw"][..], &raw].concat());
+    ok(at, &["attrs", "one", "g/a", "k=1"]);
+    ok(at, &["tag", "one", "first"]);
+    ok(at, &["resize", "one", "g/a", "200000"]);
+    ok(at, &["cp", "one", "g/a", "b"]);
+    ok(at, &["mv", "one", "b", "h/c"]);
+    ok(at, &["rm", "one", "g/a"]);
+    ok(at, &["copy", "one", "sled:two", "--history"]);
+    ok(at, &["copy", "sled:two", "three", "--history"]);
+    assert_eq!(history(at, "one"), history(at, "sled:two"));
+    assert_eq!(history(at, "one"), history(at, "three"));
+    for store in ["sled:two", "three"] {
+        ok(at, &["check", store, "--data"]);
+        ok(at, &["export", store, "g/a", "then", "--at", "first", "--raw"]);
+        assert!(fs::read(at.join("then")).unwrap() == values, "{store}");
+        ok(at, &["export", store, "h/c", "now", "--raw"]);
+        assert!(fs::read(at.join("now")).unwrap() == values[..800_000], "{store}");
+        fs::remove_file(at.join("then")).unwrap();
+        fs::remove_file(at.join("now")).unwrap();
+    }
+    ok(at, &["copy", "sled:two", "four"]);
+    assert_eq!(history(at, "four").len(), 1);
+    assert!(names(at).iter().all(|name| !name.ends_with(".copying")));
+}
+
+#[test]
+fn a_copy_refuses_what_is_there_and_names_what_is_left_of_another() {
+    let dir = TempDir::new().unwrap();
+    ok(dir.path(), &["create", "one"]);
+    fs::create_dir(dir.path().join("two")).unwrap();
+    fs::create_dir(dir.path().join("three.copying")).unwrap();
+    for (to, why) in [("two", "is there already"), ("sled:three", "was interrupted")] {
+        let output = zba(dir.path(), &["copy", "one", to]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(why), "{said}");
+    }
+    assert!(!dir.path().join("three").exists());
 }

@@ -20,6 +20,7 @@
 mod bench;
 mod check;
 mod codec;
+mod copy;
 mod demo;
 mod error;
 mod export;
@@ -42,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use zbigarray::txn::StorageError;
+use zbigarray::txn::{StorageError, directory_of};
 use zbigarray::{OpenOptions, Store, Transaction};
 
 use error::Error;
@@ -89,6 +90,7 @@ enum Command {
     Rm(names::Rm),
     Mv(names::Mv),
     Cp(names::Cp),
+    Copy(copy::Copy),
     Attrs(names::Attrs),
     Codec(codec::Codec),
     Resize(names::Resize),
@@ -105,7 +107,7 @@ enum Command {
 /// Which store.
 #[derive(Args, Clone)]
 struct StorePath {
-    /// Directory of the store
+    /// Directory of the store; `sled:DIRECTORY` for one of the sled engine
     #[arg(value_name = "STORE")]
     store: PathBuf,
     /// Read it also on a network file system, where nothing keeps others from changing it
@@ -140,7 +142,8 @@ impl StorePath {
 
     /// A store is a directory; the library would say only that something in it cannot be opened.
     fn require_no_file(&self) -> Result<(), Error> {
-        if self.store.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+        let directory = directory_of(&self.store);
+        if directory.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
             let path = self.store.display();
             return Err(Error::Refused(format!("{path} is a file; a store is a directory")));
         }
@@ -218,6 +221,7 @@ impl Command {
             Self::Rm(command) => command.run(output),
             Self::Mv(command) => command.run(output),
             Self::Cp(command) => command.run(output),
+            Self::Copy(command) => command.run(output),
             Self::Attrs(command) => command.run(output),
             Self::Codec(command) => command.run(output),
             Self::Resize(command) => command.run(output),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
-use zbigarray::txn::{CatalogChange, CatalogError, Node, Owner};
+use zbigarray::array::Descriptor;
+use zbigarray::txn::{ArrayEntry, CatalogChange, CatalogError, Node, Owner};
 use zbigarray::{ArrayOptions, CreateOptions, DynArray, Store, Transaction};
 
 use super::error::Error;
@@ -225,21 +226,46 @@ fn copy_array(
 ) -> Result<u64, Error> {
     let interrupt = Interrupt::install();
     let old = DynArray::open(transaction, from)?;
-    let mut options =
-        ArrayOptions::new().order(old.order()).block_bytes(old.block_bytes()).codec(old.codec());
-    if let Some(fill) = old.fill() {
-        options = options.fill(fill);
-    }
-    let mut new = DynArray::create(transaction, to, old.dtype(), &old.shape(), &options)?;
-    for (key, value) in &old.attributes() {
-        set_attribute(transaction, &Owner::Array(new.id()), key, Some(value))?;
-    }
+    let mut new = create_like(transaction, &old, to)?;
     let progress = Progress::new(output, from, old.nbytes());
     stream::copy(&old, &mut new, &progress, &interrupt)?;
     Ok(old.nbytes())
 }
 
-fn set_attribute(
+/// Creates an array like `old`, without its elements; `old` may be of another store.
+pub(crate) fn create_like<'t>(
+    transaction: &'t Transaction,
+    old: &DynArray<'_>,
+    to: &str,
+) -> Result<DynArray<'t>, Error> {
+    let catalog = old.transaction().catalog();
+    match catalog.array_by_id(old.id()) {
+        Some(entry) => create_as(transaction, to, entry),
+        None => Err(CatalogError::NotFound { name: old.name().to_owned() }.into()),
+    }
+}
+
+/// Creates an array as `entry` says.
+pub(crate) fn create_as<'t>(
+    transaction: &'t Transaction,
+    to: &str,
+    entry: &ArrayEntry,
+) -> Result<DynArray<'t>, Error> {
+    let Descriptor { dtype, order, fill, .. } = Descriptor::from_json(&entry.descriptor)?;
+    let mut options =
+        ArrayOptions::new().order(order).block_bytes(entry.block_bytes).codec(entry.codec);
+    if let Some(fill) = &fill {
+        options = options.fill(fill);
+    }
+    let new = DynArray::create(transaction, to, &dtype, &entry.shape, &options)?;
+    for (key, value) in &entry.attributes {
+        set_attribute(transaction, &Owner::Array(new.id()), key, Some(value))?;
+    }
+    Ok(new)
+}
+
+/// Sets or removes an attribute.
+pub(crate) fn set_attribute(
     transaction: &Transaction,
     owner: &Owner,
     key: &str,

@@ -74,10 +74,14 @@ impl Codec {
         self.method == Method::None
     }
 
-    /// The same for elements of `bytes` bytes.
+    /// The same for elements of `bytes` bytes. No codec is the same for all: a record has one word
+    /// for it, and what is committed must be equal to what is read of it later.
     #[must_use]
     pub fn for_elements_of(self, bytes: u64) -> Self {
-        Self { width: u8::try_from(bytes).unwrap_or(0), ..self }
+        match self.method {
+            Method::None => Self::default(),
+            _ => Self { width: u8::try_from(bytes).unwrap_or(0), ..self },
+        }
     }
 
     /// All of it in one number, 0 for no codec.
@@ -405,6 +409,14 @@ mod tests {
             let mut back = vec![9; content.len()];
             decode(&stored, &mut back).unwrap();
             assert!(back == content, "{codec} of width {}", codec.width);
+        }
+    }
+
+    #[test]
+    fn a_codec_equals_what_is_read_of_its_word() {
+        for text in ["none", "lz4", "zstd", "zstd:7+shuffle", "lz4+delta"] {
+            let codec = text.parse::<Codec>().unwrap().for_elements_of(8);
+            assert_eq!(Codec::from_word(codec.word()), Some(codec), "{text}");
         }
     }
 

@@ -42,6 +42,15 @@ impl<'a> Address<'a> {
     }
 }
 
+/// The directory of the store at an address, whether there is one or not.
+#[must_use]
+pub fn directory_of(address: &Path) -> PathBuf {
+    match Address::of(address) {
+        Address::Local(path) => path.to_owned(),
+        Address::Sled(path) => path,
+    }
+}
+
 impl Store {
     /// Creates a store in a directory that does not exist or is empty, and opens it.
     ///

@@ -26,18 +26,26 @@ const MANY_PAGES: u64 = if cfg!(shuttle) { 18 } else { 1 << 12 };
 /// Pages of one array that travel inside the record.
 type Inline = HashMap<ArrayId, PageSet>;
 
+/// What a commit says of itself.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) note: &'a str,
+    /// When it was made; now unless somebody says otherwise.
+    pub(super) time_ns: Option<i64>,
+}
+
 /// Commits `inner`, the changes of `transaction`.
 pub(super) fn commit(
     transaction: &Transaction,
     mut inner: Inner,
-    note: &str,
+    said: Said<'_>,
 ) -> Result<Tid, CommitError> {
     let cx = transaction.context();
     let (shared, generation) = (&transaction.shared, transaction.pin.generation());
     let result = if inner.poisoned {
         Err(TransactionError::Poisoned.into())
     } else if transaction.writes {
-        steps(shared, &cx, &mut inner, note, generation)
+        steps(shared, &cx, &mut inner, said, generation)
     } else {
         Ok(inner.session.state.tid)
     };
@@ -52,11 +60,11 @@ fn steps(
     shared: &Arc<Shared>,
     cx: &Context<'_>,
     inner: &mut Inner,
-    note: &str,
+    said: Said<'_>,
     generation: u64,
 ) -> Result<Tid, CommitError> {
-    if note.len() > NOTE_BYTES_MAX {
-        return Err(TransactionError::NoteTooLong { bytes: note.len() }.into());
+    if said.note.len() > NOTE_BYTES_MAX {
+        return Err(TransactionError::NoteTooLong { bytes: said.note.len() }.into());
     }
     // An array without a name any more has no data to commit.
     inner.session.arrays.retain(|&id, _| inner.set.catalog.array_by_id(id).is_some());
@@ -65,7 +73,7 @@ fn steps(
         if inline.is_empty() && inner.set.changes.is_empty() && !has_staged(inner) {
             return Ok(inner.session.state.tid);
         }
-        match append_under_lock(shared, cx, inner, &inline, note) {
+        match append_under_lock(shared, cx, inner, &inline, said) {
             // Every turn somebody else has committed, so all together come to an end.
             Err(CommitError::Conflict(conflict)) => {
                 make_visible_what_was_met(shared, cx)?;
@@ -94,7 +102,7 @@ fn append_under_lock(
     cx: &Context<'_>,
     inner: &mut Inner,
     inline: &Inline,
-    note: &str,
+    said: Said<'_>,
 ) -> Result<(Arc<Record>, Head), CommitError> {
     let mut tip = shared.commit_lock.lock();
     let _lock = cx.engine.lock().map_err(TransactionError::from)?;
@@ -102,7 +110,7 @@ fn append_under_lock(
     let base = inner.session.state.tid;
     let newer = cx.engine.records(base, tip.state.tid).map_err(TransactionError::from)?;
     refuse_conflicts(inner, inline, &newer, &tip.state)?;
-    let draft = draft(inner, inline, &newer, &tip.state, note)?;
+    let draft = draft(inner, inline, &newer, &tip.state, said)?;
     let record = append(cx, &draft)?;
     let next = tip.state.apply(&record);
     let next = next.map_err(|source| CommitError::Unknown { tid: record.tid, source })?;
@@ -252,7 +260,7 @@ fn draft<'a>(
     inline: &Inline,
     newer: &[Arc<Record>],
     head: &State,
-    note: &str,
+    said: Said<'_>,
 ) -> Result<Draft<'a>, TransactionError> {
     let (catalog, real) = inner.set.for_record(head.catalog.next_array());
     let mut ids: Vec<ArrayId> = inner.session.arrays.keys().copied().collect();
@@ -269,8 +277,8 @@ fn draft<'a>(
     Ok(Draft {
         tid: head.tid.next(),
         base: inner.session.state.tid,
-        time_ns: now_ns().max(head.time_ns),
-        note: Arc::from(note),
+        time_ns: said.time_ns.unwrap_or_else(now_ns).max(head.time_ns),
+        note: Arc::from(said.note),
         catalog,
         data,
     })

@@ -52,6 +52,7 @@ mod working;
 mod write_out;
 mod write_set;
 
+pub use address::directory_of;
 pub use append::AppendedRows;
 pub(crate) use append::Rows;
 pub use conflict::Conflict;

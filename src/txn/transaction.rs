@@ -16,6 +16,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::append::{AppendedRows, Appends, Rows};
+use super::commit::Said;
 use super::error::{CommitError, TransactionError};
 use super::session::{Context, HoleContent, Session};
 use super::snapshot::Pin;
@@ -509,12 +510,26 @@ impl Transaction {
     ///
     /// As [`commit`](Self::commit).
     pub fn commit_with_note(self, note: &str) -> Result<Tid, CommitError> {
+        self.commit_said(Said { note, time_ns: None })
+    }
+
+    /// Commits with a note, as if it were this time: nanoseconds since 1970, or that of the commit
+    /// before if this is earlier. For copies of commits that were made elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_as(self, note: &str, time_ns: i64) -> Result<Tid, CommitError> {
+        self.commit_said(Said { note, time_ns: Some(time_ns) })
+    }
+
+    fn commit_said(self, said: Said<'_>) -> Result<Tid, CommitError> {
         self.require_owner()?;
         self.require_kept()?;
         let Some(inner) = self.inner.lock().take() else {
             return Err(TransactionError::Poisoned.into());
         };
-        super::commit::commit(&self, inner, note)
+        super::commit::commit(&self, inner, said)
     }
 
     /// Drops all changes. The same as dropping the transaction.

@@ -120,23 +120,42 @@ pub(super) fn plan(
     for block in partial {
         let start = block * block_pages;
         let block = PageRange::at(start, block_pages);
-        let segments = pages.lookup(block)?;
-        match encodes && becomes_whole(changed, &segments, block) {
-            true => planned.insert(block),
-            false => plan_block(changed, &segments, block, &mut planned),
+        plan_block(changed, &pages.lookup(block)?, block, &mut planned);
+    }
+    if encodes {
+        for block in changed.iter().filter_map(|range| before_growth(range, block_pages)) {
+            if is_in_pieces(changed, pages, block)? {
+                planned.insert(block);
+            }
         }
     }
     Ok(planned)
 }
 
-/// Whether `changed` fills up a block that lies in pieces: growth by little is stored as it comes,
-/// and encoded once there is a whole block of it.
-fn becomes_whole(changed: &PageSet, segments: &[Segment], block: PageRange) -> bool {
-    let last = PageRange::at(block.end - 1, 1);
-    let was_stored = segments.last().is_some_and(|segment| !is_hole(segment));
+/// The block behind which `range`, if it grows the array, begins another one.
+fn before_growth(range: PageRange, block_pages: u64) -> Option<PageRange> {
+    let number = match range.start % block_pages {
+        0 => (range.start / block_pages).checked_sub(1)?,
+        _ => range.start / block_pages,
+    };
+    let block = PageRange::at(number * block_pages, block_pages);
+    (range.end > block.end).then_some(block)
+}
+
+/// Whether `block` lies in pieces, all of it, and nothing behind it was stored so far: growth by
+/// little is stored as it comes, and encoded once there is a whole block of it.
+fn is_in_pieces(
+    changed: &PageSet,
+    pages: &PageMap,
+    block: PageRange,
+) -> Result<bool, TransactionError> {
+    let next = pages.lookup(PageRange::at(block.end, 1))?;
+    let segments = pages.lookup(block)?;
     let mut used: PageSet = changed.iter_in(block).collect();
     segments.iter().filter(|s| !is_hole(s)).for_each(|s| used.insert(s.pages));
-    !was_stored && changed.contains_range(last) && used.contains_range(block)
+    let is_one = segments.len() == 1
+        && segments[0].source.extent().is_some_and(|extent| extent.is_encoded());
+    Ok(next.iter().all(is_hole) && used.contains_range(block) && !is_one)
 }
 
 /// One block of which only some pages changed; `segments` is what it contains.

@@ -93,6 +93,8 @@ impl Task {
 /// The child: does what its command line says. Returns whether it understood.
 pub(crate) fn main(words: &[&str]) -> bool {
     let Some(task) = Task::parse(words) else { return false };
+    #[cfg(feature = "planted-bugs")]
+    plant_asked_for();
     let mut history = History::new(task.workload, task.seed);
     let mut said = std::io::stdout();
     let mut tell = |event: program::Event| {
@@ -102,4 +104,13 @@ pub(crate) fn main(words: &[&str]) -> bool {
     };
     program::run(&disk(&task.directory), &mut history, task.until, &mut tell);
     true
+}
+
+/// `ZBA_PLANT=NAME`: a bug of the sled engine, in the children only.
+#[cfg(feature = "planted-bugs")]
+fn plant_asked_for() {
+    use zbigarray::storage::planted::{SLED, plant};
+    if let Ok(name) = std::env::var("ZBA_PLANT") {
+        plant(SLED.iter().map(|(bug, _)| *bug).find(|bug| format!("{bug:?}") == name));
+    }
 }

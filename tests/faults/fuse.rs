@@ -17,6 +17,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use crate::child::{self, Task};
 use crate::judge::{Told, goes_on, judge};
 use crate::lossy::REQUESTS;
+use crate::program::is_sled;
 use crate::served;
 use crate::table::{Sample, Table};
 use crate::workload::{History, WORKLOADS, Workload};
@@ -42,6 +43,9 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
         Ok(server) => server,
         Err(why) => return table.not_run("fuse", why),
     };
+    if is_sled() {
+        return power_cuts(&mut server, sample, table);
+    }
     let mut number = 0;
     for (name, workload) in WORKLOADS {
         let counts = match server.profile(workload, sample.seed) {
@@ -88,6 +92,48 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
                 );
                 let result = result.map_err(|why| format!("{name}, {line}: {why}"));
                 table.row("fuse", "space", "ENOSPC at a size", result.map(|_| ()));
+            }
+        }
+    }
+}
+
+/// System calls at which a program over the sled engine is killed, and the largest number.
+const KILLED_AT: [(&str, usize); 3] = [("pwrite64", 160), ("pwritev", 16), ("fdatasync", 40)];
+
+/// The sled engine: every write, sync and change of names is the last one before the power goes.
+fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
+    let mut number = 0;
+    for (name, workload) in WORKLOADS {
+        let counts = match server.profile(workload, sample.seed) {
+            Ok(counts) => counts,
+            Err(why) => {
+                table.row("fuse", &format!("{name} without faults"), "-", Err(why));
+                continue;
+            }
+        };
+        let mut history = History::new(workload, sample.seed);
+        let result = server.one(&mut history, "mend", false, false);
+        table.row("fuse", "the end", "power cut", result.map(|_| ()));
+        // Who is killed cannot sync once more when it closes its store, as sled does.
+        for (call, most) in KILLED_AT {
+            for n in 1..=most {
+                number += 1;
+                if sample.has(number) {
+                    let result = server.killed(&mut history, call, n);
+                    let result = result.map_err(|why| format!("{name}, {call} {n}: {why}"));
+                    table.row("fuse", call, "killed, power cut", result);
+                }
+            }
+        }
+        for request in ["write", "fsync", "fsyncdir", "create", "rename", "setattr", "unlink"] {
+            for n in 1..=counts.get(request).copied().unwrap_or(0) {
+                number += 1;
+                if sample.has(number) {
+                    let line = format!("fail {request} {n} 5 lasting");
+                    let result = server.one(&mut history, &line, false, false);
+                    let result = result.map_err(|why| format!("{name}, {line}: {why}"));
+                    table.row("fuse", request, "power cut", result.map(|_| ()));
+                }
             }
         }
     }
@@ -178,6 +224,26 @@ impl Server {
         let counts = self.tell("counts")?;
         let counts = counts.split_whitespace().filter_map(|word| word.split_once('='));
         Ok(counts.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect())
+    }
+
+    /// One program that is killed when it enters its n-th call, just before the power goes.
+    fn killed(&mut self, history: &mut History, call: &str, n: usize) -> Result<(), String> {
+        self.tell("reset")?;
+        let task = self.task(history.workload, history.seed);
+        let trace = format!("trace={call}");
+        let inject = format!("inject={call}:signal=SIGKILL:when={n}");
+        let before = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let before: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        let ended = task.run(&before).map_err(|error| error.to_string())?;
+        let mut told = Told::default();
+        told.hear_all(&ended.printed);
+        if !ended.status.success() && ended.status.signal() != Some(libc::SIGKILL) {
+            return Err(format!("{}: {}", ended.status, ended.complained));
+        }
+        self.tell("crash")?;
+        let disk = child::disk(&task.directory);
+        judge(&disk, history, &told).map_err(|why| format!("after a power cut: {why}"))?;
+        goes_on(&disk, history).map(drop)
     }
 
     /// One program with one fault.

@@ -12,7 +12,7 @@ use zbigarray::txn::StorageError;
 use zbigarray::units::PAGE_BYTES;
 use zbigarray::{Keep, Store, Tid};
 
-use crate::program::{Event, opened};
+use crate::program::{Event, is_sled, opened};
 use crate::workload::History;
 
 /// Free runs of fewer pages than this are not given back to the file system.
@@ -147,6 +147,10 @@ pub(crate) fn gives_back(disk: &Arc<dyn Backend>) -> Result<(), String> {
     let store = opened(disk).map_err(|error| format!("cannot be opened to pack: {error}"))?;
     let packed = store.pack(Keep::Head);
     packed.map_err(|error| format!("cannot be packed: {error}"))?;
+    if is_sled() {
+        // Sled promises nothing of how long its file is.
+        return healthy(&store);
+    }
     let usage = store.usage().map_err(|error| format!("usage: {error}"))?;
     let files = disk.list("data").map_err(|error| format!("list: {error}"))?.len() as u64;
     let report = store.check(false, &mut |_, _| {}).map_err(|error| format!("check: {error}"))?;

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use zbigarray::storage::backend::Backend;
 use zbigarray::storage::local::{LocalEngine, Mode};
 use zbigarray::txn::StorageError;
-use zbigarray::{ArrayError, CommitError, Error, Store, TransactionError};
+use zbigarray::{
+    ArrayError, CommitError, CreateOptions, Error, OpenOptions, Store, TransactionError,
+};
 
 use crate::workload::{History, limits};
 
@@ -143,8 +145,22 @@ impl Class {
     }
 }
 
+/// Whether the stores are of the sled engine, in real directories: `ZBA_ENGINE=sled`.
+pub(crate) fn is_sled() -> bool {
+    std::env::var_os("ZBA_ENGINE").is_some_and(|engine| engine == "sled")
+}
+
 /// Opens the store, or creates it if there is none.
 pub(crate) fn opened(disk: &Arc<dyn Backend>) -> Result<Store, StorageError> {
+    if is_sled() {
+        let address = format!("sled:{}", disk.location());
+        let mut options = CreateOptions::default();
+        options.block_bytes = limits().block_bytes;
+        return match Store::open(&address, OpenOptions::default()) {
+            Err(StorageError::NotAStore { .. }) => Store::create(&address, options),
+            other => other,
+        };
+    }
     match Store::open_on(disk, Mode::ReadWrite, &limits()) {
         Err(StorageError::NotAStore { .. }) => {
             LocalEngine::create(disk, &limits())?;

@@ -48,6 +48,7 @@ fn serve(mount_point: &Path) -> io::Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["crash"] | ["reset"] => {
+                let_go(mount_point)?;
                 session.umount_and_join()?;
                 match words[0] {
                     "crash" => lock(&lossy).crash(),
@@ -75,6 +76,33 @@ fn serve(mount_point: &Path) -> io::Result<()> {
         io::stdout().flush()?;
     }
     session.umount_and_join()
+}
+
+/// Waits until no process has a file open: a store that was closed may still be loading ahead.
+fn let_go(mount_point: &Path) -> io::Result<()> {
+    let open = || -> io::Result<bool> {
+        for process in std::fs::read_dir("/proc")? {
+            let process = process?.path();
+            let maps = std::fs::read_to_string(process.join("maps")).unwrap_or_default();
+            if maps.contains(&*mount_point.to_string_lossy()) {
+                return Ok(true);
+            }
+            let Ok(files) = std::fs::read_dir(process.join("fd")) else { continue };
+            let mut targets =
+                files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+            if targets.any(|target| target.starts_with(mount_point)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    for _ in 0..100 {
+        if !open()? {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn mounted(lossy: &Arc<Mutex<Lossy>>, mount_point: &Path) -> io::Result<BackgroundSession> {

@@ -2,13 +2,16 @@
 
 use ndarray::{Array1, Array2, Ix1, Ix2, arr1, s};
 use zbigarray::{
-    ArrayError, ArrayOptions, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Order,
-    Store, Transaction,
+    ArrayError, ArrayOptions, CommitError, Conflict, CreateOptions, Keep, Order, Store, Transaction,
 };
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::create(directory.path().join("s"), CreateOptions::default()).unwrap();
+    let store = Store::create(
+        crate::engine::address(&directory.path().join("s")),
+        CreateOptions::default(),
+    )
+    .unwrap();
     let transaction = store.begin().unwrap();
     let mut array = transaction.create::<u32, Ix1>("a", &[0]).unwrap();
     array.append(&arr1(&[1, 2, 3])).unwrap();
@@ -43,7 +46,7 @@ fn rows_of_the_second_to_commit_land_behind_those_of_the_first() {
 #[test]
 fn rows_are_moved_between_processes_as_between_threads() {
     let (directory, store) = store();
-    let again = Store::open(directory.path().join("s"), OpenOptions::default()).unwrap();
+    let again = crate::engine::again(&store, &directory.path().join("s"));
     for round in 0..20 {
         let (one, other) = (store.begin().unwrap(), again.begin().unwrap());
         append(&one, &[round]);
@@ -62,7 +65,7 @@ fn rows_are_moved_between_processes_as_between_threads() {
 #[test]
 fn rows_are_moved_although_another_process_packed_meanwhile() {
     let (directory, store) = store();
-    let again = Store::open(directory.path().join("s"), OpenOptions::default()).unwrap();
+    let again = crate::engine::again(&store, &directory.path().join("s"));
     let (one, other) = (store.begin().unwrap(), again.begin().unwrap());
     append(&one, &[10]);
     let rows = append(&other, &[20]);
@@ -188,7 +191,11 @@ fn changes_of_other_arrays_are_committed_with_rows_that_were_moved() {
 fn large_rows_in_either_order_are_moved_whole_and_the_rest_is_the_fill_value() {
     for order in [Order::C, Order::F] {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::create(directory.path().join("s"), CreateOptions::default()).unwrap();
+        let store = Store::create(
+            crate::engine::address(&directory.path().join("s")),
+            CreateOptions::default(),
+        )
+        .unwrap();
         let transaction = store.begin().unwrap();
         let options = ArrayOptions::new().order(order).fill(&(-1.5f64).to_le_bytes());
         let shape: [u64; 2] = if order == Order::C { [0, 777] } else { [777, 0] };
@@ -224,7 +231,7 @@ fn threads_that_append_lose_and_repeat_nothing() {
     const THREADS: u32 = 4;
     const APPENDS: u32 = 40;
     let (directory, store) = store();
-    let again = Store::open(directory.path().join("s"), OpenOptions::default()).unwrap();
+    let again = crate::engine::again(&store, &directory.path().join("s"));
     let ranges: Vec<_> = std::thread::scope(|scope| {
         let threads = (0..THREADS).map(|thread| {
             let store = if thread % 2 == 0 { &store } else { &again };

@@ -55,7 +55,9 @@ fn transfer(store: &Store, random: &mut u64) -> Option<Tid> {
 #[test]
 fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+    let store =
+        Store::create(crate::engine::address(&dir.path().join("s")), CreateOptions::default())
+            .unwrap();
     let transaction = store.begin().unwrap();
     drop(transaction.create::<i64, Ix1>("counters", &[COUNTERS * PER_PAGE]).unwrap());
     let created = transaction.commit().unwrap();
@@ -107,14 +109,17 @@ fn no_update_of_concurrent_transactions_is_lost_torn_or_seen_early() {
     let report = store.check(true, &mut |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     drop(store);
-    let store = Store::open(dir.path().join("s"), OpenOptions::default()).unwrap();
+    let store =
+        Store::open(crate::engine::address(&dir.path().join("s")), OpenOptions::default()).unwrap();
     assert_eq!(sum(&store.begin_read().unwrap()), expected);
 }
 
 #[test]
 fn what_was_newest_at_a_time_is_found_while_another_thread_packs() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+    let store =
+        Store::create(crate::engine::address(&dir.path().join("s")), CreateOptions::default())
+            .unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -135,6 +140,9 @@ fn what_was_newest_at_a_time_is_found_while_another_thread_packs() {
 
 #[test]
 fn a_commit_is_found_by_its_time_while_another_process_packs() {
+    if crate::engine::lacks("second process") {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let store = Store::create(&path, CreateOptions::default()).unwrap();
@@ -163,6 +171,9 @@ fn a_commit_is_found_by_its_time_while_another_process_packs() {
 
 #[test]
 fn what_another_process_packed_away_is_known_at_once() {
+    if crate::engine::lacks("second process") {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let store = Store::create(&path, CreateOptions::default()).unwrap();

@@ -16,6 +16,8 @@ mod conformance;
 #[cfg(test)]
 mod encoded;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod failing_calls;
 #[cfg(test)]
 mod golden;

@@ -21,6 +21,7 @@
 mod bench;
 mod check;
 mod crash;
+mod engines;
 mod faults;
 mod fuzz;
 mod isolation;
@@ -32,6 +33,7 @@ mod packages;
 mod python;
 mod sanitize;
 mod shuttle;
+mod sled;
 mod soak;
 mod steps;
 mod test;
@@ -65,6 +67,8 @@ cargo xtask COMMAND
   crash [--images N] [--seed S] [--depth D] [--bugs | --bug NAME]
                     power cuts at every change of the disk, in release mode
                     --bugs: every planted bug must be found; --bug: this one
+  engines [DIRECTORY]
+                    both engines in one run: speed, bytes written, processes, damage
   faults [--every K] [--seed S] [--only simulated|strace|fuse|images]
                     every call that can fail fails: in the process, below it, on full disks
                     --every K: one run in K
@@ -73,6 +77,8 @@ cargo xtask COMMAND
   isolation [--deaths N] [--transactions N] [--processes N] [--seed S]
                     processes that write one store at once, killed and stopped; what they saw
                     must be snapshots, and rows they appended be there once
+  sled [--damages N] [--kills N] [--every K] [--seed S]
+                    the sled engine: its files damaged, processes killed, power cut
   soak [--minutes N] [--processes N] [--seed S]
                     the same for long, also with writes that fail: nothing may pile up
   help              this text
@@ -100,6 +106,7 @@ fn main() -> ExitCode {
         ["mutants", rest @ ..] => or_usage("mutants", mutants::run(&workspace, rest)),
         ["mutants-stages", rest @ ..] => or_usage("mutants-stages", mutants::run_stages(rest)),
         ["crash", rest @ ..] => crash::run(&workspace, rest),
+        ["engines", rest @ ..] => engines::run(&workspace, rest),
         ["faults", rest @ ..] => match faults::Options::parse(rest) {
             Ok(options) => faults::run(&workspace, &options),
             Err(why) => usage(&format!("faults: {why}")),
@@ -107,6 +114,10 @@ fn main() -> ExitCode {
         ["kill", rest @ ..] => match kill::Options::parse(rest) {
             Ok(options) => kill::run(&workspace, options),
             Err(why) => usage(&format!("kill: {why}")),
+        },
+        ["sled", rest @ ..] => match sled::Options::parse(rest) {
+            Ok(options) => sled::run(&workspace, options),
+            Err(why) => usage(&format!("sled: {why}")),
         },
         ["soak", rest @ ..] => match soak::Options::parse(rest) {
             Ok(options) => soak::run(&workspace, &options),

@@ -29,6 +29,7 @@ use crate::kill;
 use crate::packages;
 use crate::python::{self, Python};
 use crate::shuttle;
+use crate::sled;
 use crate::soak;
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
@@ -52,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         table.push(shuttle::short(workspace));
         table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
+        table.extend(sled::rows(workspace, &sled::Options::short()));
         table.extend(isolation::rows(workspace, &isolation::Options::short()));
         table.push(soak::row(workspace, &soak::Options::short()));
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));

@@ -23,14 +23,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, ByteLock, Files, StoreFile};
 use crate::storage::codec::{Decoder, Encoder, Malformed};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, thread};
 use crate::units::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 
 /// The file.
@@ -144,6 +144,28 @@ fn unsealed(sector: &[u8], len: usize) -> Option<&[u8]> {
     is_whole.then_some(content)
 }
 
+/// How long to wait for who has the store open: one that is being closed may still be loading
+/// ahead.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether a file could not be opened for another reason than that nobody may write there.
+fn may_write(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    !matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Locks the file for this open file of it; whether that was possible.
+fn is_locked(file: &StoreFile) -> Result<bool, StorageError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if file.try_lock(0, ByteLock::Exclusive)? {
+            return Ok(true);
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    Ok(false)
+}
+
 impl Anchor {
     /// Writes the file of a new store, which is a store from then on (invariant 3).
     pub(super) fn create(
@@ -161,14 +183,21 @@ impl Anchor {
     /// Locks and reads the file.
     pub(super) fn open(files: &Files) -> Result<Self, StorageError> {
         let path = files.location();
-        let Some(file) = files.try_open(PATH, Access::Write)? else {
+        let opened = files.try_open(PATH, Access::Write).map_err(|error| match error {
+            StorageError::Io { source, .. } if !may_write(&source) => {
+                let what = "it writes when it is opened, whatever for, and may not write here";
+                StorageError::Engine { engine: "sled", path: path.clone(), what: what.to_owned() }
+            }
+            other => other,
+        })?;
+        let Some(file) = opened else {
             let why = match files.try_open("format.json", Access::Read)? {
                 Some(_) => "it is one of the local engine: leave out `sled:`",
                 None => "it has no file `head`",
             };
             return Err(StorageError::NotAStore { path, why: why.to_owned() });
         };
-        if !file.try_lock(0, ByteLock::Exclusive)? {
+        if !is_locked(&file)? {
             let who = "stores of the sled engine are for one process at a time, and it is open";
             return Err(StorageError::Locked { path, who: who.to_owned() });
         }

@@ -328,7 +328,9 @@ impl CommitLog for SledEngine {
         let (record, sum, bytes) = put.map_err(|error| unknown(draft.tid, error))?;
         self.blocks.commit(&record);
         *tail = Tail { tid: record.tid, sum };
-        self.logged.lock().since_bytes += bytes;
+        let mut logged = self.logged.lock();
+        logged.since_bytes = logged.since_bytes.saturating_add(bytes);
+        drop(logged);
         let mut recent = self.recent.lock();
         recent.push_back(Arc::new(record.clone()));
         if recent.len() > RECENT_MAX {
@@ -500,3 +502,6 @@ impl Engine for SledEngine {
         self.files.latch().is_shut()
     }
 }
+
+#[cfg(test)]
+mod tests;

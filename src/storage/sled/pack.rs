@@ -3,7 +3,7 @@
 //! ```text
 //! before     | state of 10 | records 11 ... 90
 //! pack(80)   | state of 10 | records 11 ... 90 | state of 80     durable
-//!            oldest = 80, in sled and in the anchor              durable: the switch
+//!            checkpoints go; oldest = 80, in sled and in the anchor      durable: the switch
 //!            records 11 ... 80, state of 10, bytes nobody names  removed when there is time
 //! ```
 //!
@@ -67,8 +67,10 @@ pub(super) fn pack(
 /// Makes `state` what history begins with (invariant 1).
 fn switch(engine: &SledEngine, state: &State, sum: u32) -> Result<(), StorageError> {
     let trees = &engine.trees;
-    // A checkpoint of the same commit names whole extents, of which parts may go.
-    trees.remove_long(Name::States, state.tid.0)?;
+    // Checkpoints name whole extents, of which parts may go. They are gone before the switch is
+    // durable, since sled comes back with a beginning of what was done.
+    let before = engine.oldest();
+    recovery::remove_states(trees, |tid| tid != before)?;
     history::put_state(trees, state, sum)?;
     if !planted(Bug::SledPackUnsynced) {
         trees.sync()?;
@@ -79,6 +81,8 @@ fn switch(engine: &SledEngine, state: &State, sum: u32) -> Result<(), StorageErr
     let oldest = state.tid;
     engine.anchor.acknowledge(Acknowledged { tid: tail.tid, sum: tail.sum, oldest })?;
     engine.oldest.store(oldest.0, Ordering::Release);
+    // The next commit makes up for the checkpoints.
+    engine.logged.lock().since_bytes = u64::MAX / 2;
     Ok(())
 }
 

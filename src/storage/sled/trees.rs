@@ -24,12 +24,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ::sled::{Config, Db, IVec, Tree};
 
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, StoreFile};
 use crate::storage::planted::{Bug, planted};
+use crate::sync::thread;
 
 /// Sled's directory within the store's.
 pub(super) const DIRECTORY: &str = "trees.sled";
@@ -41,6 +43,10 @@ const NODE_VALUES_MAX: usize = 24;
 const _: () = assert!(VALUE_BYTES_MAX * NODE_VALUES_MAX < SEGMENT_BYTES / 4);
 /// Bytes of sled's cache: what it holds is in the page cache of the system too.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// How long to wait for the lock of sled's file, of which we know that no other process uses it.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The trees of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +82,8 @@ type Step<'a> = dyn FnMut(&[u8], Result<Value, StorageError>) -> Result<(), Stor
 pub(super) struct Trees {
     // `None` only while it is closed.
     open: Option<(Db, [Tree; 4])>,
+    // Which opened it: a child of fork has its buffers and none of its threads.
+    process: u32,
     files: Files,
     directory: PathBuf,
     file: StoreFile,
@@ -94,14 +102,15 @@ impl Trees {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None);
         let opened = caught(&directory, || {
-            let db = config.open()?;
+            let db = open_patiently(&config)?;
             let tree = |name: Name| db.open_tree(name.text());
             let trees =
                 [tree(Name::Log)?, tree(Name::States)?, tree(Name::Blocks)?, tree(Name::Meta)?];
             Ok((db, trees))
         })?;
         let file = files.open(&format!("{DIRECTORY}/db"), Access::Write)?;
-        Ok(Self { open: Some(opened), files: files.clone(), directory, file })
+        let process = std::process::id();
+        Ok(Self { open: Some(opened), process, files: files.clone(), directory, file })
     }
 
     /// Sled's directory, for people.
@@ -109,9 +118,16 @@ impl Trees {
         self.directory.display().to_string()
     }
 
+    fn opened(&self) -> Result<&(Db, [Tree; 4]), StorageError> {
+        match &self.open {
+            _ if std::process::id() != self.process => Err(StorageError::Forked),
+            Some(open) => Ok(open),
+            None => Err(StorageError::Poisoned),
+        }
+    }
+
     fn tree(&self, name: Name) -> Result<&Tree, StorageError> {
-        let Some((_, trees)) = &self.open else { return Err(StorageError::Poisoned) };
-        Ok(&trees[name as usize])
+        Ok(&self.opened()?.1[name as usize])
     }
 
     fn reading<T>(
@@ -211,7 +227,7 @@ impl Trees {
 
     /// Makes everything that was put durable (invariant 2).
     pub(super) fn sync(&self) -> Result<(), StorageError> {
-        let Some((db, _)) = &self.open else { return Err(StorageError::Poisoned) };
+        let (db, _) = self.opened()?;
         self.writing(|| db.flush().map(drop))?;
         if planted(Bug::SledFileNotSynced) {
             return Ok(());
@@ -294,6 +310,11 @@ impl Trees {
 impl Drop for Trees {
     fn drop(&mut self) {
         let open = self.open.take();
+        if std::process::id() != self.process {
+            // What is in its buffers is the parent's to write.
+            std::mem::forget(open);
+            return;
+        }
         // Sled writes once more when it is closed, and may panic over it.
         let _ = caught(&self.directory, || {
             drop(open);
@@ -337,6 +358,22 @@ fn sum_of(key: &[u8], value: &[u8]) -> u32 {
     hasher.update(key);
     hasher.update(value);
     hasher.finalize()
+}
+
+/// Opens sled. A child that was forked while it was open has its lock too, mostly not for long.
+fn open_patiently(config: &Config) -> ::sled::Result<Db> {
+    let mut attempts = 0;
+    loop {
+        match config.open() {
+            Err(::sled::Error::Io(error))
+                if attempts < LOCK_ATTEMPTS && error.to_string().contains("acquire lock") =>
+            {
+                attempts += 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Removes all of sled's files, those of a store that was never finished.
@@ -404,11 +441,15 @@ fn caught<T>(
     // read is checked.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(::sled::Error::Io(source))) if source.to_string().contains("acquire lock") => {
+            let who = "a child that was forked while it was open still has it".to_owned();
+            Err(StorageError::Locked { path: path(), who })
+        }
         Ok(Err(::sled::Error::Io(source))) => {
             use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
             match source.kind() {
                 StorageFull | QuotaExceeded | FileTooLarge => {
-                    Err(StorageError::NoSpace { path: path(), bytes: 0 })
+                    Err(StorageError::NoSpace { path: path(), bytes: SEGMENT_BYTES as u64 })
                 }
                 _ => Err(StorageError::Io { action: "use", path: path(), source }),
             }

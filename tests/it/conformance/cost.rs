@@ -22,6 +22,9 @@ fn disk_bytes(dir: &Path) -> u64 {
 ///
 #[test]
 fn a_thousand_small_arrays_cost_a_page_each_and_not_a_block() {
+    if crate::engine::lacks("space of its own for each array") {
+        return;
+    }
     let (dir, store) = fresh();
     let transaction = store.begin().unwrap();
     for at in 0..1000 {
@@ -49,7 +52,7 @@ fn a_view_of_more_fill_value_than_can_be_mapped_is_refused_and_fills_no_disk() {
     let refused = array.view().unwrap_err().to_string();
     assert!(refused.contains("view a smaller part"), "{refused}");
     assert_eq!(array.get("-1").unwrap().first(), Some(&7));
-    assert!(disk_bytes(dir.path()) < 1 << 20);
+    assert!(disk_bytes(dir.path()) < 1 << 20 || crate::engine::lacks("small file"));
 }
 
 /// the last block at its used length.
@@ -93,6 +96,9 @@ fn each_array_has_a_block_size_of_its_own() {
 /// X-29, W-157.
 #[test]
 fn a_commit_of_one_element_adds_two_pages_to_the_log_and_nothing_else() {
+    if crate::engine::lacks("log file") {
+        return;
+    }
     let (_dir, store) = fresh();
     let transaction = store.begin().unwrap();
     let mut array = transaction.create::<u64, Ix1>("a", &[4 << 20]).unwrap();

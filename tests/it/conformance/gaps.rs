@@ -62,6 +62,9 @@ fn system_calls_read_and_write_untouched_views() {
 #[test]
 #[cfg_attr(feature = "encode-all", ignore = "counts on blocks that lie as they are")]
 fn damaged_data_is_an_error_that_says_where() {
+    if crate::engine::lacks("data file to change") {
+        return;
+    }
     let (dir, store) = fresh();
     let transaction = store.begin().unwrap();
     let mut array = transaction.create::<u8, Ix1>("a", &[3 * BLOCK]).unwrap();
@@ -180,7 +183,9 @@ fn a_transaction_outlives_the_handle_of_its_store() {
     writer.commit().unwrap();
     drop(array);
     drop(reader);
-    let store = zbigarray::Store::open(dir.path().join("s"), Default::default()).unwrap();
+    let store =
+        zbigarray::Store::open(crate::engine::address(&dir.path().join("s")), Default::default())
+            .unwrap();
     assert_eq!(store.begin_read().unwrap().open::<u8, Ix1>("a").unwrap().view().unwrap()[0], 2);
 }
 
@@ -220,7 +225,9 @@ fn packing_leaves_open_snapshots_alone_and_gives_space_back_afterwards() {
         store.pack(Keep::Head).unwrap();
     });
     let usage = store.usage().unwrap();
-    assert!(usage.data_bytes <= most, "space is used again: {usage:?} after {most}");
+    let is_bounded =
+        usage.data_bytes <= most || crate::engine::lacks("promise of how long its file is");
+    assert!(is_bounded, "space is used again: {usage:?} after {most}");
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
 }
 

@@ -37,7 +37,9 @@ const BLOCK: u64 = 2 << 20;
 /// A new store in a directory of its own.
 fn fresh() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+    let store =
+        Store::create(crate::engine::address(&dir.path().join("s")), CreateOptions::default())
+            .unwrap();
     (dir, store)
 }
 
@@ -49,7 +51,7 @@ fn before(tid: Tid) -> Tid {
 /// Closes the store and opens it again.
 fn reopened(dir: &TempDir, store: Store) -> Store {
     drop(store);
-    Store::open(dir.path().join("s"), OpenOptions::default()).unwrap()
+    Store::open(crate::engine::address(&dir.path().join("s")), OpenOptions::default()).unwrap()
 }
 
 /// An ordinary array, indexed by counting.

@@ -30,9 +30,25 @@ struct Open {
     saves: Vec<(Savepoint, Plain, Effects)>,
 }
 
+/// Makes and opens the one store of a world.
+pub(crate) trait Maker {
+    fn create(&self);
+    fn open(&self) -> Store;
+}
+
+impl Maker for Arc<dyn Backend> {
+    fn create(&self) {
+        LocalEngine::create(self, &limits()).unwrap();
+    }
+
+    fn open(&self) -> Store {
+        open(self)
+    }
+}
+
 /// The store and the model.
 pub(crate) struct World {
-    backend: Arc<dyn Backend>,
+    maker: Box<dyn Maker>,
     store: Option<Store>,
     /// By tid.
     versions: Vec<Plain>,
@@ -45,13 +61,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A new store on `backend`.
+    /// A new store of the local engine on `backend`.
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        LocalEngine::create(&backend, &limits()).unwrap();
-        let store = Some(open(&backend));
+        Self::of(Box::new(backend))
+    }
+
+    /// A new store of any engine.
+    pub(crate) fn of(maker: Box<dyn Maker>) -> Self {
+        maker.create();
+        let store = Some(maker.open());
         let (versions, commits) = (vec![Plain::default()], vec![Effects::default()]);
         let (open, held) = ([None, None], None);
-        Self { backend, store, versions, commits, oldest: 0, open, held, next_identity: 0 }
+        Self { maker, store, versions, commits, oldest: 0, open, held, next_identity: 0 }
     }
 
     fn store(&self) -> &Store {
@@ -280,7 +301,7 @@ impl World {
         self.open = [None, None];
         self.held = None;
         self.store = None;
-        self.store = Some(open(&self.backend));
+        self.store = Some(self.maker.open());
         assert_eq!(self.store().oldest(), tid(self.oldest));
         self.compare_head();
     }

@@ -18,12 +18,8 @@ pub(crate) mod steps;
 #[allow(dead_code, reason = "each of the two programs uses the part it needs")]
 pub(crate) mod world;
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-
-use zbigarray::storage::backend::Directory;
 
 use self::steps::{Step, steps};
 use self::world::World;
@@ -32,13 +28,16 @@ use self::world::World;
 const STEPS: usize = 60;
 
 fn cases() -> u32 {
-    std::env::var("ZBA_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    std::env::var("ZBA_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(crate::engine::CASES)
 }
 
 /// Runs `steps` on a store of its own and compares it with the model.
 fn run(steps: &[Step]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut world = World::new(Arc::new(Directory::new(&dir.path().join("s"))));
+    let mut world = World::of(crate::engine::maker(&dir.path().join("s")));
     for (name, kind) in [(0, 0), (1, 3)] {
         world.step(&Step::Create { who: false, name, kind, shape: vec![150, 5] });
     }
