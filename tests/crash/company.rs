@@ -39,6 +39,11 @@ use crate::version::{Version, compare};
 
 /// Runs before the one after which the power is cut.
 const REHEARSALS: u64 = 8;
+/// Runs in which processes die between naming a log file and making its name durable: a moment that
+/// dice alone hit in too few programs, and what is built upon such a name is gone with it.
+const UNNAMED: u64 = 2;
+/// Log files of those runs are so small that each few commits need a new one.
+const UNNAMED_ROLL_BYTES: u64 = 24 << 10;
 /// Words of the file that processes share.
 const WORDS: usize = 8 << 10;
 /// Steps within steps.
@@ -95,6 +100,7 @@ pub(crate) struct Company {
     checkpoints: Cell<u32>,
     syncs: Cell<u32>,
     rarity: u64,
+    dies_naming: bool,
 }
 
 /// What the processes leave.
@@ -118,12 +124,17 @@ impl Drop for Together {
 /// is cut only after the last of several such runs: most bugs show while processes are at work.
 pub(crate) fn run(seeds: &[u64; 2], steps: usize) -> Result<Left, String> {
     let dice = |run: u64| Dice::new(&[seeds[0], seeds[1], run]);
-    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps).map(drop))?;
-    performed(dice(REHEARSALS), steps)
+    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps, false).map(drop))?;
+    let unnamed = REHEARSALS + 1..REHEARSALS + 1 + UNNAMED;
+    unnamed.into_iter().try_for_each(|run| performed(dice(run), steps, true).map(drop))?;
+    performed(dice(REHEARSALS), steps, false)
 }
 
-fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
-    let (disk, options) = (Simulated::new().unwrap(), limits(&mut dice));
+fn performed(mut dice: Dice, steps: usize, dies_naming: bool) -> Result<Left, String> {
+    let (disk, mut options) = (Simulated::new().unwrap(), limits(&mut dice));
+    if dies_naming {
+        options.log_roll_bytes = UNNAMED_ROLL_BYTES;
+    }
     let empty = Version { groups: Some([].into()), ..Version::default() };
     let mut told = Told {
         dice,
@@ -154,6 +165,7 @@ fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
         checkpoints: Cell::new(0),
         syncs: Cell::new(0),
         rarity,
+        dies_naming,
     });
     let together = Together;
     let meanwhile = Rc::clone(&company);
@@ -309,6 +321,9 @@ impl Company {
         *self.seats[seat].process.borrow_mut() = Some(process.clone());
         if self.once_in(5) {
             self.doom(&process, 12);
+        }
+        if self.dies_naming && self.once_in(2) {
+            process.doom_naming();
         }
         let options = LocalOptions {
             map_words: Process::map_words,

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use std::sync::LazyLock;
 
 use super::*;
-use crate::storage::backend::Backend;
 use crate::storage::backend::simulated::Simulated;
+use crate::storage::backend::{Backend, BackendFile};
 use crate::sync::Mutex;
 
 const KEY: StoreId = [7; 16];
@@ -374,6 +374,65 @@ fn who_only_reads_maps_no_more_than_there_is() {
     file.set_len(SHARED_BYTES - 1).unwrap();
     let reader = readers(&disk).unwrap();
     assert_eq!((reader.words.count(), reader.shared.is_some()), (0, true));
+}
+
+/// A disk on which nothing can be opened for writing.
+struct ReadOnly(Simulated);
+
+impl Backend for ReadOnly {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn create_root(&self) -> std::io::Result<()> {
+        self.0.create_root()
+    }
+    fn create_dir(&self, path: &str) -> std::io::Result<()> {
+        self.0.create_dir(path)
+    }
+    fn create(&self, path: &str) -> std::io::Result<Arc<dyn BackendFile>> {
+        self.0.create(path)
+    }
+    fn create_unnamed(&self) -> std::io::Result<Arc<dyn BackendFile>> {
+        self.0.create_unnamed()
+    }
+    fn open(&self, path: &str, access: Access) -> std::io::Result<Arc<dyn BackendFile>> {
+        match access {
+            Access::Read => self.0.open(path, access),
+            Access::Write => Err(std::io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+    fn list(&self, path: &str) -> std::io::Result<Vec<String>> {
+        self.0.list(path)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, path: &str) -> std::io::Result<()> {
+        self.0.sync_dir(path)
+    }
+}
+
+#[test]
+fn who_reads_creates_nothing_and_who_writes_must_be_able_to() {
+    let disk = Simulated::new().unwrap();
+    let join = |files: Files| Members::join(&files, &KEY, mapped, Duration::ZERO);
+    let reader = join(files(&disk, false)).unwrap();
+    assert_eq!((reader.place, reader.shared.is_some()), (None, false));
+    assert!(disk.open(SHARED_PATH, Access::Read).is_err(), "it made no file");
+    let file = disk.create(SHARED_PATH).unwrap();
+    assert_eq!(join(files(&disk, false)).unwrap().place, None);
+    assert_eq!(file.len().unwrap(), 0, "it made no file longer");
+    let writer = joined(&disk);
+    assert_eq!(join(files(&disk, false)).unwrap().place, Some(1), "it may, so it has a place");
+    let backend: Arc<dyn Backend> = Arc::new(ReadOnly(disk.clone()));
+    let on_it = |writable: bool| Files::new(Arc::clone(&backend), writable);
+    let reader = join(on_it(false)).unwrap();
+    assert_eq!((reader.place, reader.shared.is_some()), (None, true));
+    assert!(!writer.try_lock_readers_out().unwrap());
+    assert!(join(on_it(true)).is_err());
 }
 
 #[test]
