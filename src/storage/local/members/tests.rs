@@ -46,7 +46,7 @@ fn the_file_has_the_size_and_the_places_that_its_format_says() {
     let (disk, one, _other) = two();
     let file = disk.open(SHARED_PATH, Access::Read).unwrap();
     assert_eq!((file.len().unwrap(), PLACES, one.words.count()), (65_536, 1_016, 8_192));
-    assert_eq!((word_of(0), word_of(1), word_of(PLACES)), (64, 72, 8_192));
+    assert_eq!((word_of(0, 0), word_of(1, 2), word_of(PLACES, 0)), (64, 74, 8_192));
     assert_eq!(DATA_BYTE, 4_294_967_296);
 }
 
@@ -72,11 +72,11 @@ fn each_has_a_place_of_its_own_and_gives_it_back() {
     other.pin(Some(Tid(3)..=Tid(4)), 1);
     let words = Arc::clone(&other.words);
     drop(other);
-    let says = |place: usize| (0..PLACE_WORDS).any(|word| words.load(word_of(place) + word) != 0);
+    let says = |place: usize| (0..PLACE_WORDS).any(|word| words.load(word_of(place, word)) != 0);
     assert!(!says(1), "what it said is over");
     assert!(says(2), "others are still there");
     assert_eq!(one.others().unwrap(), [2]);
-    words.store(word_of(1) + EXPIRED, 5);
+    words.store(word_of(1, EXPIRED), 5);
     assert_eq!(joined(&disk).place, Some(1), "the first that is free");
     drop(third);
     assert!(one.is_alone().unwrap());
@@ -87,11 +87,11 @@ fn a_place_says_nothing_of_who_had_it_before() {
     let (disk, one, other) = two();
     let words = Arc::clone(&one.words);
     drop(other);
-    (0..PLACE_WORDS).for_each(|word| words.store(word_of(1) + word, 99));
+    (0..PLACE_WORDS).for_each(|word| words.store(word_of(1, word), 99));
     let other = joined(&disk);
     assert_eq!(other.expired(), None);
     assert_eq!(one.others_pins().unwrap(), [(1, Told::Nothing, Told::Nothing)]);
-    assert_eq!(words.load(word_of(1) + NEWEST_SNAPSHOT), 0);
+    assert_eq!(words.load(word_of(1, NEWEST_SNAPSHOT)), 0);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn members_say_who_they_are_and_what_they_look_at() {
     let found = one.members().unwrap();
     assert_eq!((found[1].snapshot, found[1].snapshot_since_ns), (None, None));
     assert!(!found[1].is_expired);
-    one.words.store(word_of(1) + STARTED, 1);
+    one.words.store(word_of(1, STARTED), 1);
     assert!(!one.members().unwrap()[1].is_same_process);
 }
 
@@ -263,7 +263,7 @@ fn a_place_says_the_oldest_and_the_newest_snapshot_and_the_chain() {
     one.pin(Some(Tid(3)..=Tid(5)), 2);
     assert_eq!(other.others_pins().unwrap(), [(0, number(3), number(2))]);
     assert_eq!(one.own_chain(), number(2));
-    let (newest, since) = (word_of(0) + NEWEST_SNAPSHOT, word_of(0) + PINNED_NS);
+    let (newest, since) = (word_of(0, NEWEST_SNAPSHOT), word_of(0, PINNED_NS));
     assert_eq!(one.told(newest), number(5));
     assert_ne!(one.words.load(since), 0);
     one.words.store(since, 17);
@@ -290,7 +290,7 @@ fn a_snapshot_is_over_only_for_who_was_told_and_newer_ones_are_not() {
     assert_eq!(one.not_expired(1), Some(Tid(5)), "its newest is not over");
     one.expire(1, Tid(6));
     assert_eq!(one.not_expired(1), None);
-    one.words.store(word_of(1) + NEWEST_SNAPSHOT, 1);
+    one.words.store(word_of(1, NEWEST_SNAPSHOT), 1);
     assert_eq!(one.not_expired(1), Some(Tid(6)), "nonsense: there may be one");
 }
 
