@@ -30,7 +30,7 @@ use zbigarray::storage::words::PrivateWords;
 use zbigarray::units::Tid;
 
 use crate::dice::Dice;
-use crate::draft::{Prepared, Site};
+use crate::draft::{Old, Prepared, Site};
 use crate::process::{Process, let_others};
 use crate::program::{Events, Flavor, backend, limits};
 use crate::story::{Phase, Story};
@@ -73,9 +73,18 @@ struct Member {
     head: Known,
     tip: Known,
     waiting: Option<Prepared>,
+    // The snapshot of which it names extents once more.
+    held: Option<Known>,
     unsettled: Option<Tid>,
     snapshots: Vec<Known>,
     places: BTreeSet<Place>,
+}
+
+impl Member {
+    /// What others must leave as it is.
+    fn looked_at(&self) -> impl Iterator<Item = &Known> + Clone {
+        self.snapshots.iter().chain(&self.held)
+    }
 }
 
 /// Where a process can be.
@@ -353,6 +362,7 @@ impl Company {
             tip: head.clone(),
             head,
             waiting,
+            held: None,
             unsettled,
             snapshots,
             places,
@@ -410,12 +420,14 @@ impl Company {
         let flavors = [Flavor::Mixed, Flavor::Mixed, Flavor::Small, Flavor::Names, Flavor::Long];
         let flavor = flavors[self.index(flavors.len())];
         let (mut dice, mut events) = (Dice::new(&[self.next()]), Events::new());
+        let held = member.snapshots.first().cloned();
         let prepared = Prepared::new(
             &mut Site {
                 engine: &member.engine,
                 head: &member.head.state,
                 versions: &versions,
                 oldest: index_of(member.engine.oldest()).min(versions.len() - 1),
+                old: Old::Held(held.as_ref().map(|held| &held.state)),
                 dice: &mut dice,
                 events: &mut events,
                 places: &mut member.places,
@@ -426,7 +438,7 @@ impl Company {
             *self.told.borrow_mut().events.entry(event).or_default() += count;
         }
         match prepared {
-            Ok(prepared) => member.waiting = Some(prepared),
+            Ok(prepared) => (member.waiting, member.held) = (Some(prepared), held),
             // An old commit was to be looked at, and another process packed it away.
             Err(StorageError::Forgotten { .. } | StorageError::NoCommit { .. }) => {}
             Err(error) => self.excused(&member.process, "staging", &error)?,
@@ -442,6 +454,7 @@ impl Company {
     fn append(&self, member: &mut Member) -> Result<(), String> {
         self.stage(member)?;
         let Some(prepared) = member.waiting.take() else { return Ok(()) };
+        let held = member.held.take();
         if let Err(error) = prepared.sync(&member.engine) {
             return self.excused(&member.process, "syncing data", &error);
         }
@@ -450,7 +463,7 @@ impl Company {
             Ok(lock) => lock,
             Err(error) => {
                 self.excused(&process, "locking", &error)?;
-                member.waiting = Some(prepared);
+                (member.waiting, member.held) = (Some(prepared), held);
                 return Ok(());
             }
         };
@@ -557,9 +570,9 @@ impl Company {
 
     /// Says which snapshots it has.
     fn pin(&self, member: &Member) {
-        let tids = member.snapshots.iter().map(|snapshot| snapshot.state.tid);
+        let tids = member.looked_at().map(|snapshot| snapshot.state.tid);
         let looked_at = tids.clone().min().zip(tids.max()).map(|(oldest, newest)| oldest..=newest);
-        let generations = member.snapshots.iter().map(|snapshot| snapshot.generation);
+        let generations = member.looked_at().map(|snapshot| snapshot.generation);
         let generation = generations.chain([member.engine.generation()]).min();
         member.engine.pin(looked_at, generation.unwrap_or(0));
     }
@@ -609,9 +622,9 @@ impl Company {
         }
         let tid = Tid(oldest + self.index((newest - oldest) as usize + 1) as u64);
         member.snapshots.push(member.head.clone());
-        let tids = || member.snapshots.iter().map(|snapshot| snapshot.state.tid).chain([tid]);
+        let tids = || member.looked_at().map(|snapshot| snapshot.state.tid).chain([tid]);
         let looked_at = tids().min().zip(tids().max()).map(|(oldest, newest)| oldest..=newest);
-        let generation = member.snapshots.iter().map(|snapshot| snapshot.generation).min();
+        let generation = member.looked_at().map(|snapshot| snapshot.generation).min();
         member.engine.pin(looked_at, generation.unwrap_or(0));
         let loaded = match tid >= member.engine.floor() {
             true => member.engine.load(tid).ok(),
@@ -753,5 +766,5 @@ impl Company {
 }
 
 fn pinned(member: &Member) -> Vec<Arc<State>> {
-    member.snapshots.iter().map(|snapshot| Arc::new(snapshot.state.clone())).collect()
+    member.looked_at().map(|snapshot| Arc::new(snapshot.state.clone())).collect()
 }
