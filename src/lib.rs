@@ -55,7 +55,7 @@ pub mod vm;
 pub use array::{ArrayError, ArrayOptions, Dtype, DynArray, Element, Index, Order, ZBigArray};
 pub use error::Error;
 pub use txn::{
-    AppendedRows, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Savepoint, Store,
+    AppendedRows, Codec, CommitError, Conflict, CreateOptions, Keep, OpenOptions, Savepoint, Store,
     Transaction, TransactionError,
 };
 pub use units::Tid;

@@ -29,6 +29,48 @@ pub(crate) use scheduled::{Mutex, MutexGuard, RwLock};
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
 
+/// Threads that sleep until another one says that something changed.
+#[derive(Default)]
+pub(crate) struct Changed(condvar::Condvar);
+
+impl Changed {
+    /// Gives `guard` up, sleeps until [`tell`](Self::tell) or without reason, and takes it again.
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar::wait(&self.0, guard)
+    }
+
+    /// Wakes all who sleep.
+    pub(crate) fn tell(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[cfg(not(shuttle))]
+mod condvar {
+    use super::MutexGuard;
+
+    pub(super) use parking_lot::Condvar;
+
+    pub(super) fn wait<'a, T>(
+        condvar: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+    ) -> MutexGuard<'a, T> {
+        condvar.wait(&mut guard);
+        guard
+    }
+}
+
+#[cfg(shuttle)]
+mod condvar {
+    use super::MutexGuard;
+
+    pub(super) use shuttle::sync::Condvar;
+
+    pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
 /// Atomics for what belongs to the process (invariant 2).
 pub(crate) use std::sync::atomic as process;
 

@@ -20,6 +20,7 @@ use super::dtype::Dtype;
 use super::error::ArrayError;
 use super::index::{self, Index, Selection, resolve};
 use super::layout::{copies, is_contiguous};
+use super::options::ArrayOptions;
 use super::rounds::{ROUND_BYTES, Rounds};
 use super::shape::{self, Order};
 use super::view;
@@ -34,47 +35,10 @@ use crate::vm::{MapError, populate};
 /// Runs of at least this many bytes are written one by one, past memory.
 const LONG_RUN_BYTES: u64 = 64 << 10;
 
-/// How to create an array.
-#[derive(Clone, Debug, Default)]
-pub struct ArrayOptions {
-    order: Order,
-    block_bytes: Option<u64>,
-    fill: Option<Vec<u8>>,
-}
-
-impl ArrayOptions {
-    /// C order, the store's block size, filled with zeros.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Which axis varies fastest.
-    #[must_use]
-    pub fn order(mut self, order: Order) -> Self {
-        self.order = order;
-        self
-    }
-
-    /// Bytes of a block: a power of two from 64 KiB to 1 GiB.
-    #[must_use]
-    pub fn block_bytes(mut self, bytes: u64) -> Self {
-        self.block_bytes = Some(bytes);
-        self
-    }
-
-    /// The bytes of one element, which elements have that nobody wrote.
-    #[must_use]
-    pub fn fill(mut self, element: &[u8]) -> Self {
-        self.fill = Some(element.to_vec());
-        self
-    }
-}
-
 /// A handle of one array of any element type, within a transaction.
 pub struct DynArray<'t> {
-    transaction: &'t Transaction,
-    id: ArrayId,
+    pub(super) transaction: &'t Transaction,
+    pub(super) id: ArrayId,
     name: Arc<str>,
     block_bytes: u64,
     descriptor: Descriptor,
@@ -111,6 +75,7 @@ impl<'t> DynArray<'t> {
             id: transaction.next_array()?,
             shape: Arc::from(shape),
             block_bytes,
+            codec: options.codec.for_elements_of(dtype.itemsize()),
             descriptor: Arc::from(descriptor.to_json()?),
             attributes: Attributes::new(),
             created: Tid::ZERO,

@@ -25,6 +25,7 @@
 
 #[expect(unsafe_code, reason = "seeing bytes as elements is what this file is for")]
 pub mod cast;
+mod codec;
 mod convert;
 mod descr;
 mod descriptor;
@@ -36,6 +37,7 @@ pub mod index;
 pub mod layout;
 mod literal;
 pub mod npy;
+mod options;
 mod rounds;
 mod scalar;
 pub mod shape;
@@ -48,13 +50,14 @@ mod view;
 pub use cast::{CastError, structured, structured_mut};
 pub use descriptor::Descriptor;
 pub use dtype::{ByteOrder, Dtype, DtypeError, Field, FieldPath, Kind};
-pub use dynamic::{ArrayOptions, DynArray, NewRows};
+pub use dynamic::{DynArray, NewRows};
 pub use element::{Bool, Bytes, Element};
 pub use error::ArrayError;
 pub use index::{Index, IndexError, Selection};
 pub use layout::{ByteRun, Copies, CopyRun};
 pub use literal::LiteralError;
 pub use npy::{Header, NpyError};
+pub use options::ArrayOptions;
 pub use shape::{Order, ShapeError};
 pub use shared::SharedArray;
 pub use typed::{Indices, ZBigArray};

@@ -10,10 +10,11 @@ use ndarray::{
 };
 
 use super::cast::{self, Element, as_bytes, as_bytes_mut};
-use super::dynamic::{ArrayOptions, DynArray};
+use super::dynamic::DynArray;
 use super::element;
 use super::error::ArrayError;
 use super::index::{Index, IndexError, Selection, parse};
+use super::options::ArrayOptions;
 use super::rounds::ROUND_BYTES;
 use super::shape::{self, Order};
 use super::shared::SharedArray;

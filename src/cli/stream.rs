@@ -181,7 +181,7 @@ pub(crate) fn copy(
 fn holes(array: &DynArray<'_>) -> Result<Vec<Range<u64>>, Error> {
     let mut holes: Vec<Range<u64>> = Vec::new();
     for segment in array.segments()? {
-        if segment.source.place().is_some() {
+        if segment.source.extent().is_some() {
             continue;
         }
         let range = segment.pages.start_byte()..segment.pages.end * PAGE_BYTES;

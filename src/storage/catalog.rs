@@ -26,6 +26,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use thiserror::Error;
 
+use super::encoding::Codec;
 use super::layered::Layered;
 use crate::units::{ArrayId, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, Tid};
 
@@ -50,6 +51,8 @@ pub struct ArrayEntry {
     pub shape: Arc<[u64]>,
     /// Bytes of a block: a power of two.
     pub block_bytes: u64,
+    /// How blocks are encoded that are written from now on.
+    pub codec: Codec,
     /// Element type, order and fill value, in the array layer's own JSON.
     pub descriptor: Arc<str>,
     /// Attributes of the user.
@@ -113,6 +116,13 @@ pub enum CatalogChange {
         shape: Arc<[u64]>,
         /// Whether elements changed their place in the linear bytes.
         layout: bool,
+    },
+    /// Blocks of the array are encoded so from now on.
+    Codec {
+        /// Array.
+        array: ArrayId,
+        /// New codec.
+        codec: Codec,
     },
     /// An attribute was set or, without value, removed.
     Attribute {
@@ -340,6 +350,12 @@ impl Catalog {
                     Some(value) => attributes.insert(Arc::clone(key), Arc::clone(value)),
                     None => attributes.remove(key),
                 };
+                Ok(())
+            }
+            CatalogChange::Codec { array, codec } => {
+                let entry = self.entry_mut(*array)?;
+                entry.codec = *codec;
+                entry.changed = tid;
                 Ok(())
             }
             CatalogChange::Tag { tag, tid: Some(tid) } => {
@@ -596,6 +612,7 @@ mod tests {
             id: catalog.next_array(),
             shape: Arc::from([3, 4]),
             block_bytes: BLOCK_BYTES_DEFAULT,
+            codec: Codec::default(),
             descriptor: Arc::from("{}"),
             attributes: Attributes::new(),
             created: Tid::ZERO,

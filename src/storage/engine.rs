@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StorageError;
+use super::encoding;
 use super::extent::{Extent, Place};
 use super::record::{Draft, Record};
 use super::state::State;
@@ -108,7 +109,7 @@ pub trait BlobStore: Send + Sync {
 }
 
 /// A file without a name that is being filled. Bytes nobody wrote are zeros.
-pub trait UnnamedFile {
+pub trait UnnamedFile: Send + Sync {
     /// Writes whole pages.
     ///
     /// # Errors
@@ -117,7 +118,7 @@ pub trait UnnamedFile {
     fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// The file to map. It is gone when nobody maps it or has it open any more.
-    fn finish(self: Box<Self>) -> ExtentFile;
+    fn file(&self) -> ExtentFile;
 }
 
 /// The commit lock, given back when dropped.
@@ -364,7 +365,7 @@ pub fn unit_sum(
     unit: u32,
     seen: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<u32, StorageError> {
-    let pages = extent.unit(unit);
+    let pages = extent.stored_unit(unit);
     let (mut at, end) = (u64::from(pages.start) * PAGE_BYTES, u64::from(pages.end) * PAGE_BYTES);
     let mut hasher = crc32fast::Hasher::new();
     let step = usize::try_from(end - at).unwrap_or(STEP_BYTES).min(STEP_BYTES);
@@ -395,7 +396,7 @@ fn require_sum(
     unit: u32,
     sum: u32,
 ) -> Result<(), StorageError> {
-    let (whole, expected) = (extent.unit(unit), extent.sums()[unit as usize]);
+    let (whole, expected) = (extent.stored_unit(unit), extent.sums()[unit as usize]);
     if sum == expected {
         return Ok(());
     }
@@ -403,9 +404,9 @@ fn require_sum(
     Err(StorageError::Checksum { place, pages: whole.len() as u64, expected, sum })
 }
 
-/// Reads pages of an extent and compares every unit touched with its checksum.
+/// Reads pages of the content of an extent and compares every unit touched with its checksum.
 ///
-/// Returns exactly `pages` of the extent; units that are only partly wanted are read whole.
+/// Units that are only partly wanted are read whole; what is encoded is decoded.
 ///
 /// # Panics
 ///
@@ -421,6 +422,9 @@ pub fn read_checked(
     bytes: &mut [u8],
 ) -> Result<(), StorageError> {
     assert_eq!(bytes.len(), pages.len() * PAGE_LEN, "the buffer has the size of the pages");
+    if extent.is_encoded() {
+        return read_decoded(blobs, extent, pages, bytes);
+    }
     for unit in extent.units_of(pages.clone()) {
         let whole = extent.unit(unit);
         let wanted = whole.start.max(pages.start)..whole.end.min(pages.end);
@@ -444,4 +448,40 @@ pub fn read_checked(
         require_sum(blobs, extent, unit, sum)?;
     }
     Ok(())
+}
+
+/// The same for an encoded extent, which is decoded whole.
+fn read_decoded(
+    blobs: &dyn BlobStore,
+    extent: &Extent,
+    pages: std::ops::Range<u32>,
+    bytes: &mut [u8],
+) -> Result<(), StorageError> {
+    let mut stored = vec![0; extent.stored_pages() as usize * PAGE_LEN];
+    blobs.read(extent.place(), 0, &mut stored)?;
+    require_sum(blobs, extent, 0, crc32fast::hash(&stored))?;
+    let damaged = |why: encoding::NotDecoded| StorageError::Corrupted {
+        place: blobs.describe(extent.place()),
+        what: why.to_string(),
+    };
+    if pages == (0..extent.pages()) {
+        return encoding::decode(&stored, bytes).map_err(damaged);
+    }
+    let mut content = vec![0; extent.pages() as usize * PAGE_LEN];
+    encoding::decode(&stored, &mut content).map_err(damaged)?;
+    bytes.copy_from_slice(&content[pages.start as usize * PAGE_LEN..pages.end as usize * PAGE_LEN]);
+    Ok(())
+}
+
+/// Decodes an extent that is encoded, and throws the content away.
+///
+/// # Errors
+///
+/// As [`read_checked`].
+pub fn check_content(blobs: &dyn BlobStore, extent: &Extent) -> Result<(), StorageError> {
+    if !extent.is_encoded() {
+        return Ok(());
+    }
+    let mut content = vec![0; extent.pages() as usize * PAGE_LEN];
+    read_decoded(blobs, extent, 0..extent.pages(), &mut content)
 }

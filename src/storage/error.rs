@@ -58,6 +58,16 @@ pub enum StorageError {
         /// What is wrong.
         what: String,
     },
+    /// The database below an engine failed in a way of its own.
+    #[error("{engine} failed on {path}: {what}")]
+    Engine {
+        /// Which database.
+        engine: &'static str,
+        /// Its directory.
+        path: String,
+        /// What it said.
+        what: String,
+    },
     /// Data does not match its checksum.
     #[error(
         "{pages} pages from {place} on do not match their checksum: {sum:08x}, not {expected:08x}"

@@ -1,8 +1,10 @@
 //! Extents: runs of bytes that were written once, and the checksums that prove them.
 //!
 //! ```text
-//! file   ... | unit 0            | unit 1            | unit 2    | ...
-//!            ^ place             sums[1]                         ^ place + pages
+//! as it lies   ... | unit 0            | unit 1            | unit 2    | ...
+//!                  ^ place             sums[1]                         ^ place + pages
+//! encoded      ... | one unit | ...      fewer pages than the content has: must be decoded
+//!                  ^ place    ^ place + stored pages
 //! ```
 //!
 //! # Invariants
@@ -10,7 +12,8 @@
 //! 1. A committed extent never changes: nobody overwrites, truncates or punches it while any
 //!    snapshot names it. Views borrow its bytes as `&[T]`, so this is a rule of memory safety.
 //! 2. There is exactly one checksum for each unit, and every unit but the last is whole.
-//! 3. Checksums and headers lie elsewhere, so that extents keep the alignment of huge pages.
+//! 3. An encoded extent has one unit, is shorter than its content and does not lie in the log.
+//! 4. Checksums and headers lie elsewhere, so that extents keep the alignment of huge pages.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +23,9 @@ use crate::units::{PAGE_LEN, PageRange};
 
 /// Most pages of one extent: 1 GiB.
 pub const EXTENT_PAGES_MAX: u32 = 1 << 18;
+
+/// Most pages of content of an encoded extent: 2 MiB, which are decoded at once.
+pub const ENCODED_PAGES_MAX: u32 = 1 << 9;
 
 /// Most pages of a file, whose bytes the system counts in 63 bits.
 pub const FILE_PAGES_MAX: u64 = 1 << 51;
@@ -63,30 +69,82 @@ impl fmt::Debug for Place {
     }
 }
 
+/// In the number that says the units of an extent: it is encoded, in as many pages as the rest says.
+const ENCODED: u32 = 1 << 31;
+
 /// A run of pages written once, with one CRC-32 for each unit.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Extent {
     place: Place,
     pages: u32,
-    // Invariant 2: `sums.len() == pages.div_ceil(unit_pages)`.
-    unit_pages: u32,
+    // Pages of a unit, or `ENCODED` and the pages it takes. Invariants 2 and 3.
+    units: u32,
     sums: Box<[u32]>,
 }
 
 impl Extent {
-    /// An extent of `pages` pages at `place` with one checksum for each `unit_pages` pages.
+    /// An extent of `pages` pages at `place` with one checksum for each `units` pages, or, if
+    /// `units` says so, an encoded one; see [`units_word`](Self::units_word).
     ///
     /// `None` if the numbers do not fit each other (invariant 2), or the extent is empty, longer
     /// than [`EXTENT_PAGES_MAX`] or in no file there can be: what a disk says may be anything.
     #[must_use]
-    pub fn new(place: Place, pages: u32, unit_pages: u32, sums: Box<[u32]>) -> Option<Self> {
+    pub fn new(place: Place, pages: u32, units: u32, sums: Box<[u32]>) -> Option<Self> {
+        let stored_pages = if units & ENCODED == 0 { pages } else { units & !ENCODED };
         let fits = (1..=EXTENT_PAGES_MAX).contains(&pages)
-            && unit_pages > 0
-            && sums.len() == pages.div_ceil(unit_pages) as usize
-            && place.page.saturating_add(u64::from(pages)) <= FILE_PAGES_MAX;
+            && units & !ENCODED > 0
+            && (units & ENCODED == 0 || (stored_pages < pages && pages <= ENCODED_PAGES_MAX))
+            && (units & ENCODED == 0 || !place.in_log())
+            && sums.len() == Self::units_count(pages, units)
+            && place.page.saturating_add(u64::from(stored_pages)) <= FILE_PAGES_MAX;
         // An extent of one unit says its own length, so that equal neighbours can be joined.
-        let unit_pages = unit_pages.min(pages);
-        fits.then_some(Self { place, pages, unit_pages, sums })
+        let units = if units & ENCODED == 0 { units.min(pages) } else { units };
+        fits.then_some(Self { place, pages, units, sums })
+    }
+
+    /// An extent whose `pages` pages of content are encoded in `stored_pages` at `place`.
+    ///
+    /// `None` as for [`new`](Self::new), and if it is not shorter than its content.
+    #[must_use]
+    pub fn encoded(place: Place, pages: u32, stored_pages: u32, sum: u32) -> Option<Self> {
+        let units = (stored_pages < ENCODED).then_some(stored_pages | ENCODED)?;
+        Self::new(place, pages, units, Box::from([sum]))
+    }
+
+    /// How many checksums an extent of `pages` pages has whose units are `units`; 0 if there is no
+    /// such extent.
+    #[must_use]
+    pub fn units_count(pages: u32, units: u32) -> usize {
+        match units {
+            0 => 0,
+            _ if units & ENCODED != 0 => 1,
+            unit_pages => pages.div_ceil(unit_pages) as usize,
+        }
+    }
+
+    /// Pages of a unit in one number, or that the extent is encoded and in how many pages: what
+    /// [`new`](Self::new) takes.
+    #[must_use]
+    pub fn units_word(&self) -> u32 {
+        self.units
+    }
+
+    /// Whether the content must be decoded.
+    #[must_use]
+    pub fn is_encoded(&self) -> bool {
+        self.units & ENCODED != 0
+    }
+
+    /// Pages that it takes where it lies.
+    #[must_use]
+    pub fn stored_pages(&self) -> u32 {
+        if self.is_encoded() { self.units & !ENCODED } else { self.pages }
+    }
+
+    /// The pages of unit `unit` where it lies, from [`place`](Self::place) on.
+    #[must_use]
+    pub fn stored_unit(&self, unit: u32) -> Range<u32> {
+        if self.is_encoded() { 0..self.stored_pages() } else { self.unit(unit) }
     }
 
     /// Where the extent begins.
@@ -95,7 +153,7 @@ impl Extent {
         self.place
     }
 
-    /// Length in pages.
+    /// Length of its content in pages.
     #[must_use]
     pub fn pages(&self) -> u32 {
         self.pages
@@ -104,7 +162,7 @@ impl Extent {
     /// Length of a unit in pages; the last unit may be shorter.
     #[must_use]
     pub fn unit_pages(&self) -> u32 {
-        self.unit_pages
+        if self.is_encoded() { self.pages } else { self.units }
     }
 
     /// The CRC-32 of each unit.
@@ -113,33 +171,34 @@ impl Extent {
         &self.sums
     }
 
-    /// The pages, within the extent, of unit `unit`.
+    /// The pages of the content that unit `unit` holds.
     #[must_use]
     pub fn unit(&self, unit: u32) -> Range<u32> {
-        let start = unit * self.unit_pages;
-        start..(start + self.unit_pages).min(self.pages)
+        let start = unit * self.unit_pages();
+        start..(start + self.unit_pages()).min(self.pages)
     }
 
     /// The units that hold any of the pages `pages` of the extent.
     #[must_use]
     pub fn units_of(&self, pages: Range<u32>) -> Range<u32> {
-        pages.start / self.unit_pages..pages.end.div_ceil(self.unit_pages)
+        pages.start / self.unit_pages()..pages.end.div_ceil(self.unit_pages())
     }
 
     /// Whether the extent lies in the log and reaches behind `end`: nobody knows yet what will lie
     /// there, and a torn tail is cut off under who maps it.
     #[must_use]
     pub fn is_ahead(&self, end: Place) -> bool {
-        let last = self.place.after(u64::from(self.pages));
+        let last = self.place.after(u64::from(self.stored_pages()));
         last.in_log() && (last.file, last.page) > (end.file, end.page)
     }
 
     /// Whether `next` continues this extent in the same file, so that both can be written as one.
     #[must_use]
     pub fn joins(&self, next: &Self) -> bool {
-        self.pages.is_multiple_of(self.unit_pages)
-            && (self.unit_pages == next.unit_pages
-                || (next.sums.len() == 1 && next.pages <= self.unit_pages))
+        !self.is_encoded()
+            && !next.is_encoded()
+            && self.pages.is_multiple_of(self.units)
+            && (self.units == next.units || (next.sums.len() == 1 && next.pages <= self.units))
             && self.place.after(u64::from(self.pages)) == next.place
             && self.pages.checked_add(next.pages).is_some_and(|sum| sum <= EXTENT_PAGES_MAX)
     }
@@ -153,14 +212,18 @@ impl Extent {
     pub fn joined(&self, next: &Self) -> Self {
         assert!(self.joins(next), "these extents do not continue each other");
         let sums = self.sums.iter().chain(&next.sums).copied().collect();
-        let (place, unit_pages) = (self.place, self.unit_pages);
-        Self { place, pages: self.pages + next.pages, unit_pages, sums }
+        let (place, units) = (self.place, self.units);
+        Self { place, pages: self.pages + next.pages, units, sums }
     }
 }
 
 impl fmt::Debug for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pages at {:?} in units of {}", self.pages, self.place, self.unit_pages)
+        let (pages, place) = (self.pages, self.place);
+        match self.is_encoded() {
+            true => write!(f, "{pages} pages encoded in {} at {place:?}", self.stored_pages()),
+            false => write!(f, "{pages} pages at {place:?} in units of {}", self.units),
+        }
     }
 }
 
@@ -213,12 +276,14 @@ impl Source {
         }
     }
 
-    /// Where the first page lies; `None` for a hole.
+    /// Where the first page lies; `None` for a hole, and where the content does not lie as it is.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         match self {
-            Self::Hole => None,
-            Self::Extent { extent, skip } => Some(extent.place.after(u64::from(*skip))),
+            Self::Extent { extent, skip } if !extent.is_encoded() => {
+                Some(extent.place.after(u64::from(*skip)))
+            }
+            _ => None,
         }
     }
 
@@ -269,6 +334,25 @@ impl Segment {
         let pages = self.pages.intersection(range)?;
         let source = self.source.skipping(pages.start - self.pages.start);
         Some(Self { pages, source })
+    }
+}
+
+impl Segment {
+    /// This segment with its extent cut to the units that the segment touches: what lies in the
+    /// others need not be kept for it.
+    #[must_use]
+    pub fn trimmed(&self) -> Self {
+        let Source::Extent { extent, skip } = &self.source else { return self.clone() };
+        let count = u32::try_from(self.pages.count()).unwrap_or(u32::MAX);
+        let units = extent.units_of(*skip..skip.saturating_add(count).min(extent.pages()));
+        let (start, end) = (extent.unit(units.start).start, extent.unit(units.end - 1).end);
+        let sums = Box::from(&extent.sums()[units.start as usize..units.end as usize]);
+        let place = extent.place().after(u64::from(start));
+        let Some(cut) = Extent::new(place, end - start, extent.unit_pages(), sums) else {
+            return self.clone();
+        };
+        let source = Source::Extent { extent: Arc::new(cut), skip: skip - start };
+        Self { pages: self.pages, source }
     }
 }
 

@@ -21,16 +21,21 @@
 //! data, the handle is poisoned: it refuses to write, and nothing is retried.
 
 pub mod backend;
+pub mod cache;
 pub mod catalog;
 pub mod check;
+mod codec;
+pub mod encoding;
 pub mod engine;
 mod error;
 pub mod extent;
 pub mod index;
 mod layered;
 pub mod local;
+mod names;
 pub mod planted;
 pub mod record;
+pub mod sled;
 pub mod state;
 pub mod words;
 

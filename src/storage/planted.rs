@@ -106,6 +106,18 @@ pub enum Bug {
     LockedWithoutLook,
     /// A pack does not look at the snapshots of other processes.
     OthersPinsIgnored,
+    /// Sled engine: its file is not synced after its flush.
+    SledFileNotSynced,
+    /// Sled engine: a snapshot that was being written is left there.
+    SledLeftoversTrusted,
+    /// Sled engine: what was acknowledged is not compared with what sled has.
+    SledAnchorNotCompared,
+    /// Sled engine: a commit is acknowledged in the anchor before it is durable in sled.
+    SledAnchorFirst,
+    /// Sled engine: checksums of values are not compared.
+    SledValueUnchecked,
+    /// Sled engine: history goes before the state that it begins with is durable.
+    SledPackUnsynced,
 }
 
 /// Whether `bug` is planted.
@@ -121,7 +133,7 @@ const _: () = assert!(!planted(Bug::DataNotSynced), "decided by the compiler");
 #[cfg(feature = "planted-bugs")]
 pub(crate) use switch::planted;
 #[cfg(feature = "planted-bugs")]
-pub use switch::{ALL, plant};
+pub use switch::{ALL, SLED, plant};
 
 #[cfg(feature = "planted-bugs")]
 mod switch {
@@ -141,7 +153,17 @@ mod switch {
         PLANTED.store(bug.map_or(u8::MAX, |bug| bug as u8), Ordering::Relaxed);
     }
 
-    /// Every bug, with what it breaks.
+    /// Every bug of the sled engine, with what it breaks.
+    pub const SLED: &[(Bug, &str)] = &[
+        (Bug::SledFileNotSynced, "sled's file is not synced after its flush"),
+        (Bug::SledLeftoversTrusted, "a snapshot that was being written is left there"),
+        (Bug::SledAnchorNotCompared, "what was acknowledged is not compared"),
+        (Bug::SledAnchorFirst, "the anchor is written before sled is durable"),
+        (Bug::SledValueUnchecked, "checksums of values are not compared"),
+        (Bug::SledPackUnsynced, "a pack forgets before its state is durable"),
+    ];
+
+    /// Every bug of the local engine, with what it breaks.
     pub const ALL: &[(Bug, &str)] = &[
         (Bug::DataNotSynced, "data is not synced before the record"),
         (Bug::RecordBeforeData, "data is synced after the record"),

@@ -66,7 +66,7 @@ impl Space {
     /// Whether all pages of an extent are in the set. What is not can be given out and written.
     #[must_use]
     pub fn holds(&self, extent: &Extent) -> bool {
-        let pages = u64::from(extent.pages());
+        let pages = u64::from(extent.stored_pages());
         self.pages_in(extent.place(), pages) == pages
     }
 
@@ -196,7 +196,7 @@ impl State {
         if let Source::Extent { extent, .. } = source
             && !extent.place().in_log()
         {
-            self.space.insert(extent.place(), u64::from(extent.pages()));
+            self.space.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     }
 

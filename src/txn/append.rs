@@ -326,6 +326,6 @@ fn read<'w>(
     old.map(cx, pages, false)?;
     let skip = usize::try_from(bytes.start - pages.start_byte()).unwrap_or(usize::MAX);
     let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX);
-    let all = old.bytes(pages).ok_or(TransactionError::Poisoned)?;
+    let all = super::write_out::readable(old, pages)?;
     Ok(&all[skip..skip + len])
 }

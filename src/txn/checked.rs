@@ -78,7 +78,7 @@ fn each_unit<E>(
 }
 
 fn unit_of(extent: &Extent, unit: u32) -> (Place, u32) {
-    let start = u64::from(extent.unit(unit).start);
+    let start = u64::from(extent.stored_unit(unit).start);
     (extent.place().after(start), extent.sums()[unit as usize])
 }
 
@@ -115,9 +115,14 @@ impl Transaction {
         id: ArrayId,
         pages: PageRange,
     ) -> Result<Vec<PageRange>, TransactionError> {
+        self.load(id, pages)?;
         let mut stored = Vec::new();
         for segment in self.segments(id, pages)? {
             if segment.source == Source::Hole {
+                continue;
+            }
+            if self.is_lazy(id, segment.pages)? {
+                stored.push(segment.pages);
                 continue;
             }
             let checked = self.shared.checked.check(&*self.shared.engine, &segment);

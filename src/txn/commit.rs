@@ -143,7 +143,8 @@ fn write_and_sync(cx: &Context<'_>, inner: &mut Inner) -> Result<Inline, Transac
             continue;
         }
         let changed = write_out::changed_pages(cx, working)?;
-        let planned = write_out::plan(&changed, &working.pages, working.block_pages())?;
+        let (block_pages, encodes) = (working.block_pages(), !working.codec.is_none());
+        let planned = write_out::plan(&changed, &working.pages, block_pages, encodes)?;
         pages_count += planned.count();
         if !planned.is_empty() {
             plans.push((id, changed, planned));
@@ -205,6 +206,7 @@ fn all_may_be_inline(
         let Some(working) = inner.session.arrays.get_mut(id) else { continue };
         for range in planned.iter() {
             working.map(cx, range, false)?;
+            working.load(range)?;
             if !working.bytes(range).is_some_and(may_be_inline) {
                 return Ok(false);
             }
@@ -379,6 +381,7 @@ pub(super) mod tests {
     use crate::storage::backend::Backend;
     use crate::storage::backend::simulated::{Simulated, Survival};
     use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
+    use crate::storage::encoding::Codec;
     use crate::storage::engine::CommitLog;
     use crate::storage::extent::Segment;
     use crate::storage::index::PageMap;
@@ -415,6 +418,7 @@ pub(super) mod tests {
             id,
             shape: Arc::from([pages * PAGE_BYTES]),
             block_bytes: BLOCK_BYTES_DEFAULT,
+            codec: Codec::default(),
             descriptor: Arc::from("{}"),
             attributes: Attributes::new(),
             created: Tid::ZERO,

@@ -165,6 +165,11 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
             (moved || theirs.catalog.iter().any(same))
                 .then(|| Conflict::Shape { array: name_of(ours, *array), by })
         }
+        CatalogChange::Codec { array, .. } => {
+            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Codec { array: other, .. } if other == array);
+            let key = || format!("codec of `{}`", name_of(ours, *array));
+            theirs.catalog.iter().any(same).then(|| Conflict::Key { key: key(), by })
+        }
         CatalogChange::Attribute { owner, key, .. } => {
             let same = |theirs: &CatalogChange| {
                 matches!(theirs, CatalogChange::Attribute { owner: o, key: k, .. }
@@ -208,6 +213,7 @@ fn touches(record: &Record, array: ArrayId) -> bool {
     changed(record).any(|change| change.array == array)
         || record.catalog.iter().any(|change| match change {
             CatalogChange::Shape { array: other, .. }
+            | CatalogChange::Codec { array: other, .. }
             | CatalogChange::Attribute { owner: Owner::Array(other), .. } => *other == array,
             _ => false,
         })
@@ -226,6 +232,7 @@ fn with_head(ours: &Changes<'_>, head: &Catalog, by: Tid) -> Option<Conflict> {
     for change in ours.catalog {
         let conflict = match change {
             CatalogChange::Shape { array, .. }
+            | CatalogChange::Codec { array, .. }
             | CatalogChange::Attribute { owner: Owner::Array(array), .. } => removed(*array),
             CatalogChange::Remove { name } | CatalogChange::Move { from: name, .. } => {
                 renamed(ours.base, head, name)
@@ -257,6 +264,7 @@ fn renamed(base: &Catalog, head: &Catalog, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::storage::catalog::{ArrayEntry, Attributes};
+    use crate::storage::encoding::Codec;
     use crate::storage::extent::{Segment, Source};
     use crate::units::BLOCK_BYTES_DEFAULT;
 
@@ -269,6 +277,7 @@ mod tests {
                 id: catalog.next_array(),
                 shape: Arc::from([10]),
                 block_bytes: BLOCK_BYTES_DEFAULT,
+                codec: Codec::default(),
                 descriptor: Arc::from("{}"),
                 attributes: Attributes::new(),
                 created: Tid::ZERO,

@@ -47,7 +47,7 @@ pub(super) fn gather(
             start = step.end;
         }
     }
-    Ok(file.finish())
+    Ok(file.file())
 }
 
 /// Fills `bytes` with the content of `part`; whether it is anything but zeros of a hole.

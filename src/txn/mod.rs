@@ -33,12 +33,15 @@
 //! A commit is refused (conflict), did not happen (any error before step 5), or is unknown (steps 5
 //! or 6 failed half way); see [`CommitError`].
 
+mod address;
 mod append;
 mod checked;
 mod commit;
 mod conflict;
 mod error;
 mod gather;
+mod loader;
+mod options;
 mod pack;
 mod session;
 mod snapshot;
@@ -53,11 +56,12 @@ pub use append::AppendedRows;
 pub(crate) use append::Rows;
 pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
+pub use options::{CreateOptions, OpenOptions};
 pub use pack::{Keep, PackSummary};
 pub use session::HoleContent;
 #[doc(hidden)]
 pub use store::map_words;
-pub use store::{CreateOptions, Follow, OpenOptions, Store};
+pub use store::{Follow, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;
 
@@ -65,6 +69,7 @@ pub use crate::storage::catalog::{
     ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,
 };
 pub use crate::storage::check::{Damage, Report};
+pub use crate::storage::encoding::{Codec, Filter, Method, NoCodec};
 pub use crate::storage::engine::{Member, Usage};
 pub use crate::storage::extent::{Segment, Source};
 pub use crate::storage::record::Record;

@@ -81,6 +81,9 @@ impl Session {
         for (&id, working) in &mut self.arrays {
             let nothing = PageSet::new();
             let changed = changed.get(&id).unwrap_or(&nothing);
+            working.tid = state.tid;
+            working.codec =
+                state.catalog.array_by_id(id).map_or(working.codec, |entry| entry.codec);
             working.become_clean(cx, state.page_map(id), changed)?;
         }
         self.state = state;

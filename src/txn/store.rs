@@ -21,82 +21,32 @@ use uuid::Uuid;
 
 use super::checked::CheckedUnits;
 use super::error::{CommitError, TransactionError};
+use super::loader::Loader;
+use super::options::{HELD_BYTES_MAX, OpenOptions, memory_bytes};
 use super::session::{Context, Session};
 use super::snapshot::{Pin, Pins};
 use super::transaction::{Inner, Transaction};
 use crate::storage::StorageError;
-use crate::storage::backend::{Backend, Directory};
+use crate::storage::backend::Backend;
 use crate::storage::catalog::{Catalog, CatalogChange, check_name};
 use crate::storage::check::Report;
-use crate::storage::engine::{Company, Engine, Member, Usage};
+use crate::storage::engine::{Engine, Member, Usage};
 use crate::storage::local::{LocalEngine, LocalOptions, Mode};
 use crate::storage::record::Record;
 use crate::storage::state::State;
 #[cfg(not(any(miri, shuttle)))]
 use crate::storage::words::SharedWords;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
-use crate::units::{BLOCK_BYTES_DEFAULT, Tid};
+use crate::units::Tid;
 use crate::vm::VmaBudget;
 
 /// Most sessions kept for the next begin.
 const IDLE_MAX: usize = 4;
-/// Bytes that a pack keeps for the snapshots of other processes before it tells them that they are
-/// over.
-const HELD_BYTES_MAX: u64 = 8 << 30;
 /// Packs of other processes that a begin may meet.
 const PACKED_MAX: u32 = 100;
 /// An idle session further behind than this is not worth keeping.
 const BEHIND_MAX: u64 = 4096;
-
-/// How to create a store.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct CreateOptions {
-    /// Bytes of a block of arrays that do not choose: a power of two from 64 KiB to 1 GiB.
-    pub block_bytes: u64,
-}
-
-impl Default for CreateOptions {
-    fn default() -> Self {
-        Self { block_bytes: BLOCK_BYTES_DEFAULT }
-    }
-}
-
-/// How to open a store.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct OpenOptions {
-    /// Whether nothing shall be written. Works on read-only file systems and beside a writer.
-    pub read_only: bool,
-    /// Whether a store that is opened for reading may lie on a network file system. There nothing
-    /// keeps others from changing it: who says so sees to it that nobody does meanwhile.
-    pub network: bool,
-    /// Bytes that a pack keeps for the snapshots of other processes. If it would be more, those
-    /// snapshots are over: their transactions get [`StorageError::Expired`]. 8 GiB unless said
-    /// otherwise.
-    pub held_bytes_max: u64,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self { read_only: false, network: false, held_bytes_max: HELD_BYTES_MAX }
-    }
-}
-
-impl OpenOptions {
-    /// To read only.
-    #[must_use]
-    pub fn read_only() -> Self {
-        Self { read_only: true, ..Self::default() }
-    }
-
-    /// The same, also on a network file system; see [`network`](Self::network).
-    #[must_use]
-    pub fn on_network(self) -> Self {
-        Self { network: true, ..self }
-    }
-}
 
 /// A state, and the generation of log files in which it was loaded.
 #[derive(Clone)]
@@ -122,7 +72,10 @@ pub(super) struct Shared {
     pub(super) held_bytes_max: AtomicU64,
     #[cfg(not(miri))]
     _not_in_child: Option<crate::vm::NotInChild>,
-    pub(super) checked: CheckedUnits,
+    pub(super) checked: Arc<CheckedUnits>,
+    pub(super) loader: Arc<Loader>,
+    // Whether everything is loaded, and checked, when it is first touched.
+    pub(super) loads_all: AtomicBool,
 }
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -142,35 +95,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Creates a store in a directory that does not exist or is empty, and opens it.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::AlreadyExists`] if there is something, [`StorageError::BlockSize`],
-    /// [`StorageError::NetworkFileSystem`], or the system's error.
-    pub fn create(path: impl AsRef<Path>, options: CreateOptions) -> Result<Self, StorageError> {
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
-        let local = LocalOptions { block_bytes: options.block_bytes, ..LocalOptions::default() };
-        LocalEngine::create(&backend, &local)?;
-        Self::open_on(&backend, Mode::ReadWrite, &local)
-    }
-
-    /// Opens a store. Reads the newest checkpoint and the log after it; the cost does not depend
-    /// on the amount of data.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::NotAStore`], [`StorageError::Corrupted`], [`StorageError::Version`],
-    /// [`StorageError::NetworkFileSystem`], [`StorageError::Busy`] or [`StorageError::Locked`].
-    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StorageError> {
-        let backend: Arc<dyn Backend> = Arc::new(Directory::new(path.as_ref()));
-        let mode = if options.read_only { Mode::ReadOnly } else { Mode::ReadWrite };
-        let local = LocalOptions { network: options.network, ..LocalOptions::default() };
-        let store = Self::open_on(&backend, mode, &local)?;
-        store.shared.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
-        Ok(store)
-    }
-
     /// Opens a store of the local engine on any back end, with limits of the caller's choice. For
     /// rigs that test what a disk can do.
     ///
@@ -187,25 +111,38 @@ impl Store {
         let options = LocalOptions { map_words, ..options.clone() };
         let (engine, state) = LocalEngine::open(backend, mode, &options)?;
         let (uuid, block_bytes) = (engine.format().uuid, engine.format().block_bytes);
+        let path = PathBuf::from(backend.location());
+        Ok(Self::over(Arc::new(engine), state, path, (uuid, block_bytes)))
+    }
+
+    /// A store over an open engine, of which `state` is the newest.
+    pub(super) fn over(
+        engine: Arc<dyn Engine>,
+        state: State,
+        path: PathBuf,
+        (uuid, block_bytes): (Uuid, u64),
+    ) -> Self {
         let head = Head { state: Arc::new(state), generation: engine.generation() };
-        let engine: Arc<dyn Engine> = Arc::new(engine);
+        let checked = Arc::new(CheckedUnits::default());
         let shared = Shared {
             #[cfg(not(miri))]
             _not_in_child: engine.lock_file().map(crate::vm::NotInChild::new),
             pins: Pins::new(Arc::clone(&engine)),
-            engine,
             commit_lock: Mutex::new(head.clone()),
             process: std::process::id(),
-            path: PathBuf::from(backend.location()),
+            path,
             uuid,
             block_bytes,
             head: RwLock::new(head),
             idle: Mutex::new(Vec::new()),
             budget: Arc::clone(VmaBudget::process()),
             held_bytes_max: AtomicU64::new(HELD_BYTES_MAX),
-            checked: CheckedUnits::default(),
+            loader: Loader::new(&engine, &checked, memory_bytes() / 4),
+            checked,
+            engine,
+            loads_all: AtomicBool::new(cfg!(feature = "load-all")),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Begins a transaction on the newest commit.
@@ -341,7 +278,8 @@ impl Store {
         Follow { store: self.clone(), after, read: VecDeque::new() }
     }
 
-    /// The directory.
+    /// What opens this store: its directory, with the engine before it if that is not the local
+    /// one.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
@@ -496,6 +434,12 @@ impl Iterator for Follow {
 }
 
 impl Shared {
+    pub(super) fn adopt(&self, options: &OpenOptions) {
+        self.held_bytes_max.store(options.held_bytes_max, Ordering::Relaxed);
+        self.loads_all.fetch_or(options.checked, Ordering::Relaxed);
+        self.loader.cache_bytes_max.store(options.cache_bytes_max, Ordering::Relaxed);
+    }
+
     /// Refuses what only the process that opened the store may do.
     pub(super) fn require_owner(&self) -> Result<(), TransactionError> {
         if std::process::id() == self.process { Ok(()) } else { Err(TransactionError::Forked) }

@@ -133,7 +133,14 @@ impl Transaction {
 
     /// The same for any change.
     pub(crate) fn change_any(&self, change: CatalogChange) -> Result<(), TransactionError> {
-        self.writing(|_, inner| Ok(inner.set.change(change)?))
+        self.writing(|_, inner| {
+            if let CatalogChange::Codec { array, codec } = &change
+                && let Some(working) = inner.session.arrays.get_mut(array)
+            {
+                working.codec = *codec;
+            }
+            Ok(inner.set.change(change)?)
+        })
     }
 
     /// The id to create the next array with.
@@ -170,7 +177,9 @@ impl Transaction {
                 let map = inner.session.state.page_map(id);
                 let name = inner.set.catalog.name_of(id).unwrap_or_default();
                 let new = || Working::new(name, entry.block_bytes, hole, map);
-                inner.session.arrays.entry(id).or_insert_with(new);
+                let working = inner.session.arrays.entry(id).or_insert_with(new);
+                working.tid = inner.session.state.tid;
+                working.codec = entry.codec;
             }
             let budget = cx.shared.budget();
             if budget.used() > budget.max() / 2 {
@@ -228,6 +237,24 @@ impl Transaction {
             working(inner, id)?.map(cx, pages, write)
         };
         if write { self.writing(map) } else { self.reading(map) }
+    }
+
+    /// Loads mapped `pages` of an open array that are loaded when they are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Data`] naming the first block that is damaged or cannot be read.
+    pub(crate) fn load(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
+        self.reading(|_, inner| match inner.session.arrays.get(&id) {
+            Some(working) => working.load(pages),
+            None => Ok(()),
+        })
+    }
+
+    /// Whether all of `pages` is loaded, and compared with its checksums, when it is touched.
+    pub(crate) fn is_lazy(&self, id: ArrayId, pages: PageRange) -> Result<bool, TransactionError> {
+        let is_lazy = |working: &Working| working.is_lazy(pages);
+        self.reading(|_, inner| Ok(inner.session.arrays.get(&id).is_some_and(is_lazy)))
     }
 
     /// Asks the kernel to read mapped `pages` of an open array ahead.
@@ -295,11 +322,7 @@ impl Transaction {
     pub(crate) fn punch(&self, id: ArrayId, pages: PageRange) -> Result<(), TransactionError> {
         self.writing(|cx, inner| {
             inner.appends.depends(id);
-            let working = working(inner, id)?;
-            working.pages.insert(&Segment { pages, source: Source::Hole });
-            working.written.insert(pages);
-            working.carried.remove(pages);
-            working.place_again(cx, pages)
+            make_hole(cx, working(inner, id)?, pages)
         })
     }
 
@@ -383,6 +406,23 @@ impl Transaction {
     /// [`TransactionError::Storage`] if the disk is full or fails.
     pub(crate) fn stage(&self, id: ArrayId) -> Result<(), TransactionError> {
         self.writing(|cx, inner| stage(cx, inner, id))
+    }
+
+    /// Writes `pages` of an open array, which are stored, to fresh extents with the same content.
+    /// The caller holds its handle exclusively.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionError::Data`] naming the first block that is damaged; errors of the disk.
+    pub(crate) fn write_again(&self, id: ArrayId, pages: &PageSet) -> Result<(), TransactionError> {
+        self.writing(|cx, inner| {
+            stage(cx, inner, id)?;
+            let allocated = &mut inner.set.allocated;
+            let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
+            let nothing = PageSet::new();
+            let segments = write_out::write(cx, working, &nothing, pages, allocated)?;
+            take_over(cx, working, &nothing, pages, &segments)
+        })
     }
 
     /// What `pages` of an array contain, private copies left aside.
@@ -608,7 +648,8 @@ pub(super) fn stage(
     let Some(working) = inner.session.arrays.get_mut(&id) else { return Ok(()) };
     let changed = write_out::changed_pages(cx, working)?;
     let block_pages = working.block_pages();
-    let planned = write_out::plan(&changed, &working.pages, block_pages)?;
+    let encodes = !working.codec.is_none();
+    let planned = write_out::plan(&changed, &working.pages, block_pages, encodes)?;
     let segments = write_out::write(cx, working, &changed, &planned, allocated)?;
     take_over(cx, working, &changed, &planned, &segments)
 }
@@ -655,6 +696,17 @@ pub(super) fn write_bytes(
     write_through_memory(cx, inner, id, to, tail)
 }
 
+fn make_hole(
+    cx: &Context<'_>,
+    working: &mut Working,
+    pages: PageRange,
+) -> Result<(), TransactionError> {
+    working.pages.insert(&Segment { pages, source: Source::Hole });
+    working.written.insert(pages);
+    working.carried.remove(pages);
+    working.place_again(cx, pages)
+}
+
 fn write_through_memory(
     cx: &Context<'_>,
     inner: &mut Inner,
@@ -668,6 +720,13 @@ fn write_through_memory(
     let pages = PageRange::covering(at, at + bytes.len() as u64);
     let working = working(inner, id)?;
     working.map(cx, pages, true)?;
+    // What is overwritten whole need not be loaded, and may even be damaged.
+    let end = at + bytes.len() as u64;
+    let (from, to) = (at.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+    if from < to && working.is_lazy(PageRange::new(from, to)) {
+        make_hole(cx, working, PageRange::new(from, to))?;
+    }
+    working.load(pages)?;
     let skip = small(at - pages.start_byte());
     let Some(memory) = working.bytes_mut(pages) else { return Err(TransactionError::Poisoned) };
     memory[skip..skip + bytes.len()].copy_from_slice(bytes);

@@ -118,6 +118,10 @@ fn inverse_of(change: &CatalogChange, old: &Catalog) -> Option<Vec<CatalogChange
             let (shape, layout) = (Arc::clone(&entry.shape), *layout);
             vec![CatalogChange::Shape { array: *array, shape, layout }]
         }
+        CatalogChange::Codec { array, .. } => {
+            let Some(entry) = old.array_by_id(*array) else { return Some(Vec::new()) };
+            vec![CatalogChange::Codec { array: *array, codec: entry.codec }]
+        }
         CatalogChange::Attribute { owner, key, .. } => {
             let attributes = match owner {
                 Owner::Array(id) => old.array_by_id(*id).map(|entry| entry.attributes.clone()),

@@ -21,12 +21,15 @@ use std::sync::Arc;
 
 use super::error::TransactionError;
 use super::gather::gather;
+use super::loader::ArraySource;
 use super::session::{Context, HoleContent};
+use crate::storage::encoding::Codec;
 use crate::storage::engine::ExtentFile;
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
-use crate::units::{PAGE_BYTES, PageRange, PageSet};
-use crate::vm::{Access, Advice, Content, Label, MapError, Mapping, Run};
+use crate::sync::atomic::Ordering;
+use crate::units::{PAGE_BYTES, PageRange, PageSet, Tid};
+use crate::vm::{Access, Advice, Content, Label, MapError, Mapping, PageSource, Run};
 
 /// Arrays of up to 16 TiB are mapped as one window.
 const WHOLE_PAGES_MAX: u64 = 1 << 32;
@@ -42,6 +45,8 @@ const ROOM_PAGES_MIN: u64 = if cfg!(miri) { 64 } else { 1 << 20 };
 struct Window {
     first_page: u64,
     mapping: Mapping,
+    // Where lazy pages come from, once there are any.
+    source: Option<Arc<ArraySource>>,
 }
 
 impl Window {
@@ -84,6 +89,12 @@ pub(super) struct Working {
     windows: Vec<Window>,
     // Pages that show copies in an unnamed file instead of their extents.
     gathered: PageSet,
+    // Pages that are loaded, and checked, when they are touched.
+    lazy: PageSet,
+    /// How blocks are encoded that are written from now on.
+    pub(super) codec: Codec,
+    /// The commit that the pages were read from, for messages.
+    pub(super) tid: Tid,
     end_page: u64,
 }
 
@@ -99,6 +110,9 @@ impl Working {
             carried: PageSet::new(),
             windows: Vec::new(),
             gathered: PageSet::new(),
+            lazy: PageSet::new(),
+            codec: Codec::default(),
+            tid: Tid(0),
             end_page: 0,
         }
     }
@@ -106,7 +120,8 @@ impl Working {
     /// A working copy of the same array in another state.
     pub(super) fn on(&self, pages: PageMap) -> Self {
         let (name, hole) = (Arc::clone(&self.name), self.hole.clone());
-        Self::new(name, self.block_pages * PAGE_BYTES, hole, pages)
+        let (codec, tid) = (self.codec, self.tid);
+        Self { codec, tid, ..Self::new(name, self.block_pages * PAGE_BYTES, hole, pages) }
     }
 
     pub(super) fn block_pages(&self) -> u64 {
@@ -184,6 +199,7 @@ impl Working {
     pub(super) fn unmap_all(&mut self) {
         self.windows.clear();
         self.gathered = PageSet::new();
+        self.lazy = PageSet::new();
         self.writable = PageSet::new();
     }
 
@@ -200,8 +216,9 @@ impl Working {
             name: format!("array `{}` of {}", self.name, cx.shared.path.display()),
             first_byte: pages.start_byte(),
             block_bytes: self.block_pages * PAGE_BYTES,
+            reason: None,
         });
-        self.windows.push(Window { first_page: pages.start, mapping });
+        self.windows.push(Window { first_page: pages.start, mapping, source: None });
         Ok(())
     }
 
@@ -226,6 +243,7 @@ impl Working {
         }
         if write {
             self.writable.insert(pages);
+            self.keep(pages);
             if (self.block_pages..=FILL_PAGES_MAX).contains(&pages.count()) {
                 let inside = self.windows[at].relative(pages);
                 self.windows[at].mapping.expect_overwrite(inside);
@@ -260,11 +278,24 @@ impl Working {
     ) -> Result<(), TransactionError> {
         let segments = self.pages.lookup(range)?;
         let mut files = Vec::with_capacity(segments.len());
+        let mut loads = cx.shared.loads_all.load(Ordering::Relaxed);
         for segment in &segments {
             files.push(match &segment.source {
                 Source::Hole => None,
-                Source::Extent { .. } => self.file_of(cx, segment)?,
+                Source::Extent { .. } => {
+                    let file = self.file_of(cx, segment)?;
+                    loads |= file.is_none();
+                    file
+                }
             });
+        }
+        if loads {
+            return match cx.shared.loader.pager() {
+                Some(_) => self.place_lazily(cx, at, range, &segments),
+                None => self
+                    .place_gathered(cx, at, range)
+                    .map_err(|error| self.located(cx, range, error)),
+            };
         }
         let placed = self.place_runs(cx, at, &segments, &files);
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
@@ -275,6 +306,9 @@ impl Working {
         let placed = self.place_runs(cx, at, &segments, &files);
         if !matches!(placed, Err(MapError::TooManyMappings { .. })) {
             return Ok(placed?);
+        }
+        if cx.shared.loader.pager().is_some() {
+            return self.place_lazily(cx, at, range, &segments);
         }
         // Copies of the pattern would fill the disk with what nobody wrote.
         let filled = segments.iter().filter(|segment| segment.source == Source::Hole);
@@ -288,6 +322,21 @@ impl Working {
                 self.place_gathered(cx, at, range)
             }
             other => other,
+        }
+    }
+
+    /// `error`, which came up when `range` was read, with the first block that is damaged.
+    fn located(
+        &self,
+        cx: &Context<'_>,
+        range: PageRange,
+        error: TransactionError,
+    ) -> TransactionError {
+        let Ok(segments) = self.pages.lookup(range) else { return error };
+        let mut checked = segments.iter().map(|it| cx.shared.checked.check(cx.engine, it));
+        match checked.find_map(Result::err) {
+            Some((page, found)) => self.data_error(page, found),
+            None => error,
         }
     }
 
@@ -316,20 +365,35 @@ impl Working {
     ) -> Result<(), MapError> {
         // One array may take half of the mappings of the process, so that others find some too.
         let share = cx.shared.budget().max() / 2;
-        let window = &mut self.windows[at];
+        let window = &self.windows[at];
         let needed = window.mapping.vmas() + segments.len() as u64;
         if segments.len() > 1 && needed > share {
             return Err(MapError::TooManyMappings { needed, budget: share });
         }
+        let contents = files.iter().map(|file| {
+            file.as_ref()
+                .map(|file| Content::File { file: file.fd(), offset_bytes: file.offset_bytes })
+        });
+        self.place_contents(at, segments, contents)?;
+        segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
+        segments.iter().for_each(|segment| self.lazy.remove(segment.pages));
+        Ok(())
+    }
+
+    /// Places `contents` at `segments`; holes where there is none.
+    fn place_contents<'a>(
+        &mut self,
+        at: usize,
+        segments: &[Segment],
+        contents: impl Iterator<Item = Option<Content<'a>>>,
+    ) -> Result<(), MapError> {
+        let hole = self.hole.clone();
+        let window = &mut self.windows[at];
         let mut runs = Vec::with_capacity(segments.len());
-        for (segment, file) in segments.iter().zip(files) {
+        for (segment, content) in segments.iter().zip(contents) {
             let relative = window.relative(segment.pages);
-            match (file, &self.hole) {
-                (Some(file), _) => {
-                    let offset_bytes = file.offset_bytes;
-                    let content = Content::File { file: file.fd(), offset_bytes };
-                    runs.push(Run { at: relative, content });
-                }
+            match (content, &hole) {
+                (Some(content), _) => runs.push(Run { at: relative, content }),
                 (None, HoleContent::Zero) => {
                     runs.push(Run { at: relative, content: Content::Hole });
                 }
@@ -338,11 +402,77 @@ impl Working {
                 }
             }
         }
-        let placed = window.mapping.place(&runs);
-        if placed.is_ok() {
-            segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
+        window.mapping.place(&runs)
+    }
+
+    /// Makes the pages of `segments` lazy, as far as they are no holes.
+    fn place_lazily(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+        segments: &[Segment],
+    ) -> Result<(), TransactionError> {
+        self.tell_source(cx, at);
+        let is_stored = |segment: &Segment| segment.source != Source::Hole;
+        let contents = segments.iter().map(|segment| is_stored(segment).then_some(Content::Lazy));
+        self.place_contents(at, segments, contents)?;
+        self.gathered.remove(range);
+        self.lazy.remove(range);
+        let stored = segments.iter().filter(|segment| is_stored(segment));
+        stored.for_each(|segment| self.lazy.insert(segment.pages));
+        Ok(())
+    }
+
+    /// Tells the source of window `at` what the pages contain now.
+    fn tell_source(&mut self, cx: &Context<'_>, at: usize) {
+        let window = &mut self.windows[at];
+        if let Some(source) = &window.source {
+            return source.show(&self.pages, self.tid);
         }
-        placed
+        let Some(pager) = cx.shared.loader.pager() else { return };
+        let loader = &cx.shared.loader;
+        let new = ArraySource::new(loader, window.first_page, self.pages.clone(), self.tid);
+        window.mapping.set_source(Arc::clone(&new) as Arc<dyn PageSource>, pager);
+        window.source = Some(new);
+    }
+
+    /// The same for all windows that have one, after `pages` became another state's.
+    fn tell_sources(&self) {
+        for source in self.windows.iter().filter_map(|window| window.source.as_ref()) {
+            source.show(&self.pages, self.tid);
+        }
+    }
+
+    /// Says that `pages`, once loaded, stay until private copies are dropped.
+    pub(super) fn keep(&self, pages: PageRange) {
+        for window in &self.windows {
+            if let Some(inside) = pages.intersection(window.pages()) {
+                window.mapping.keep(window.relative(inside));
+            }
+        }
+    }
+
+    /// Loads those of `pages` that are lazy and mapped.
+    pub(super) fn load(&self, pages: PageRange) -> Result<(), TransactionError> {
+        if !self.lazy.intersects(pages) {
+            return Ok(());
+        }
+        for window in &self.windows {
+            let Some(inside) = pages.intersection(window.pages()) else { continue };
+            window.mapping.ensure(window.relative(inside)).map_err(|error| match error {
+                MapError::NotLoaded { offset_bytes, .. } => {
+                    self.data_error(inside.start + offset_bytes / PAGE_BYTES, error.into())
+                }
+                other => other.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether all of `pages` is loaded, and so checked, when it is touched.
+    pub(super) fn is_lazy(&self, pages: PageRange) -> bool {
+        self.lazy.contains_range(pages)
     }
 
     /// Maps copies of the pages of `range`, which lie in too many pieces to be mapped themselves.
@@ -361,6 +491,7 @@ impl Working {
             let content = Content::File { file: file.fd(), offset_bytes: file.offset_bytes };
             window.mapping.place(&[Run { at: window.relative(part), content }])?;
             self.gathered.insert(part);
+            self.lazy.remove(part);
             start = part.end;
         }
         Ok(())
@@ -411,6 +542,7 @@ impl Working {
                 let range = window.relative(range);
                 window.mapping.discard(range)?;
             }
+            window.mapping.keep_none();
         }
         self.writable = PageSet::new();
         Ok(())
@@ -462,6 +594,7 @@ impl Working {
         self.written = marked.written.clone();
         self.carried = marked.carried.clone();
         self.end_page = marked.end_page;
+        self.tell_sources();
         for range in changed.iter() {
             self.place_again(cx, range)?;
         }
@@ -481,6 +614,7 @@ impl Working {
         again.iter().for_each(|range| self.writable.remove(range));
         self.discard()?;
         self.pages = pages;
+        self.tell_sources();
         self.written = PageSet::new();
         self.carried = PageSet::new();
         for range in again.iter() {

@@ -16,14 +16,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::TransactionError;
 use super::session::{Context, is_hole};
 use super::working::Working;
+use crate::storage::encoding::{Codec, encode};
 use crate::storage::engine::{Allocation, Engine};
-use crate::storage::extent::{EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
+use crate::storage::extent::{ENCODED_PAGES_MAX, EXTENT_PAGES_MAX, Extent, Place, Segment, Source};
 use crate::storage::index::PageMap;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::thread;
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
-use crate::vm::{MapError, populate};
+use crate::vm::{MapError, populate, processors};
 
 /// A block in more pieces than this is written whole by the next commit that touches it.
 pub(super) const PIECES_MAX: usize = 32;
+
+/// Runs of fewer pages are stored as they are.
+const ENCODED_PAGES_MIN: u64 = 8;
+/// Blocks that are encoded before any of them is written: 64 MiB.
+const ENCODED_AT_ONCE: usize = 32;
 
 /// An extent that was written and that no record names yet.
 pub(super) type Allocated = (Place, u64);
@@ -92,6 +100,7 @@ pub(super) fn plan(
     changed: &PageSet,
     pages: &PageMap,
     block_pages: u64,
+    encodes: bool,
 ) -> Result<PageSet, TransactionError> {
     let mut planned = PageSet::new();
     let mut partial = BTreeSet::new();
@@ -111,9 +120,23 @@ pub(super) fn plan(
     for block in partial {
         let start = block * block_pages;
         let block = PageRange::at(start, block_pages);
-        plan_block(changed, &pages.lookup(block)?, block, &mut planned);
+        let segments = pages.lookup(block)?;
+        match encodes && becomes_whole(changed, &segments, block) {
+            true => planned.insert(block),
+            false => plan_block(changed, &segments, block, &mut planned),
+        }
     }
     Ok(planned)
+}
+
+/// Whether `changed` fills up a block that lies in pieces: growth by little is stored as it comes,
+/// and encoded once there is a whole block of it.
+fn becomes_whole(changed: &PageSet, segments: &[Segment], block: PageRange) -> bool {
+    let last = PageRange::at(block.end - 1, 1);
+    let was_stored = segments.last().is_some_and(|segment| !is_hole(segment));
+    let mut used: PageSet = changed.iter_in(block).collect();
+    segments.iter().filter(|s| !is_hole(s)).for_each(|s| used.insert(s.pages));
+    !was_stored && changed.contains_range(last) && used.contains_range(block)
 }
 
 /// One block of which only some pages changed; `segments` is what it contains.
@@ -139,7 +162,7 @@ pub(super) fn pieces(segments: &[Segment]) -> usize {
     let mut end_of_last = None;
     for segment in segments.iter().filter(|segment| !is_hole(segment)) {
         let place = segment.source.place();
-        if place != end_of_last {
+        if place.is_none() || place != end_of_last {
             count += 1;
         }
         end_of_last = place.map(|place| place.after(segment.pages.count()));
@@ -167,9 +190,9 @@ pub(super) fn write(
             let part = PageRange::at(start, count);
             working.map(cx, part, false)?;
             let near = end_of_previous(&working.pages, &segments, start)?;
-            let block_pages = working.block_pages();
+            let layout = Layout { block_pages: working.block_pages(), codec: working.codec };
             let bytes = readable(working, part)?;
-            segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
+            segments.extend(write_extents(cx, part, layout, near, bytes, allocated)?);
             start = part.end;
         }
     }
@@ -196,6 +219,9 @@ pub(super) fn check_carried(
 /// The bytes of mapped `pages`, all of which can be read: cutting a data file takes even private
 /// copies away (fact K-46).
 pub(super) fn readable(working: &Working, pages: PageRange) -> Result<&[u8], TransactionError> {
+    // What is loaded now must be there when the kernel reads it.
+    working.keep(pages);
+    working.load(pages)?;
     let Some(bytes) = working.bytes(pages) else { return Err(TransactionError::Poisoned) };
     populate(bytes).map_err(|error| match error {
         MapError::Unreadable { offset_bytes } => {
@@ -219,8 +245,8 @@ pub(super) fn write_bytes(
     for bytes in bytes.chunks(EXTENT_PAGES_MAX as usize * PAGE_LEN) {
         let part = PageRange::at(start, bytes.len() as u64 / PAGE_BYTES);
         let near = end_of_previous(&working.pages, &segments, start)?;
-        let block_pages = working.block_pages();
-        segments.push(write_extent(cx, part, block_pages, near, bytes, allocated)?);
+        let layout = Layout { block_pages: working.block_pages(), codec: working.codec };
+        segments.extend(write_extents(cx, part, layout, near, bytes, allocated)?);
         start = part.end;
     }
     Ok(segments)
@@ -240,6 +266,119 @@ pub(super) fn end_of_previous(
     };
     let ends = segment.filter(|segment| segment.source.pages_left() == Some(1));
     Ok(ends.and_then(|segment| segment.source.place()).map(|place| place.after(1)))
+}
+
+/// How an array lies on the disk.
+#[derive(Clone, Copy)]
+struct Layout {
+    block_pages: u64,
+    codec: Codec,
+}
+
+/// Writes `bytes`, the content of `pages`, to fresh extents: one as it is, or one for each block
+/// that becomes shorter by its codec.
+fn write_extents(
+    cx: &Context<'_>,
+    pages: PageRange,
+    layout: Layout,
+    near: Option<Place>,
+    bytes: &[u8],
+    allocated: &mut Vec<Allocated>,
+) -> Result<Vec<Segment>, TransactionError> {
+    let Layout { block_pages, codec } = layout;
+    if codec.is_none() {
+        return Ok(vec![write_extent(cx, pages, block_pages, near, bytes, allocated)?]);
+    }
+    let mut segments = Vec::new();
+    let mut near = near;
+    // Where what is not encoded begins: neighbours are written as one extent.
+    let mut raw = pages.start;
+    let at = |page: u64| small(page - pages.start) as usize * PAGE_LEN;
+    let pieces = pieces_to_encode(pages, block_pages);
+    for batch in pieces.chunks(ENCODED_AT_ONCE) {
+        let contents: Vec<&[u8]> =
+            batch.iter().map(|it| &bytes[at(it.start)..at(it.end)]).collect();
+        for (&piece, encoded) in batch.iter().zip(encode_all(codec, &contents)) {
+            let Some(encoded) = encoded else { continue };
+            if raw < piece.start {
+                let rest = PageRange::new(raw, piece.start);
+                let bytes = &bytes[at(rest.start)..at(rest.end)];
+                segments.push(write_extent(cx, rest, block_pages, near, bytes, allocated)?);
+            }
+            let segment = write_encoded(cx, piece, near, &encoded, allocated)?;
+            near = segment
+                .source
+                .extent()
+                .map(|extent| extent.place().after(u64::from(extent.stored_pages())));
+            segments.push(segment);
+            raw = piece.end;
+        }
+    }
+    if raw < pages.end {
+        let rest = PageRange::new(raw, pages.end);
+        let bytes = &bytes[at(raw)..];
+        segments.push(write_extent(cx, rest, block_pages, near, bytes, allocated)?);
+    }
+    Ok(segments)
+}
+
+/// The parts of `pages` that are worth trying to encode, each in one block.
+fn pieces_to_encode(pages: PageRange, block_pages: u64) -> Vec<PageRange> {
+    let unit = block_pages.min(u64::from(ENCODED_PAGES_MAX));
+    let mut pieces = Vec::new();
+    let mut start = pages.start;
+    while start < pages.end {
+        let end = pages.end.min((start / unit + 1) * unit);
+        pieces.push(PageRange::new(start, end));
+        start = end;
+    }
+    pieces.retain(|piece| piece.count() >= ENCODED_PAGES_MIN);
+    pieces
+}
+
+/// Encodes each of `contents` that becomes shorter, on all processors.
+fn encode_all(codec: Codec, contents: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
+    let threads = processors().min(contents.len());
+    if threads < 2 {
+        return contents.iter().map(|content| encode(codec, content)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(content) = contents.get(index) else { return done };
+            done.push((index, encode(codec, content)));
+        }
+    };
+    // What a thread lost is stored as it is.
+    let mut all: Vec<Option<Vec<u8>>> = contents.iter().map(|_| None).collect();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for (index, encoded) in workers.into_iter().filter_map(|it| it.join().ok()).flatten() {
+            all[index] = encoded;
+        }
+    });
+    all
+}
+
+fn write_encoded(
+    cx: &Context<'_>,
+    pages: PageRange,
+    near: Option<Place>,
+    stored: &[u8],
+    allocated: &mut Vec<Allocated>,
+) -> Result<Segment, TransactionError> {
+    let stored_pages = small(stored.len() as u64 / PAGE_BYTES);
+    let wish = Allocation { pages: stored_pages, align_pages: 1, phase_pages: 0, near };
+    let place = cx.engine.allocate(&wish)?;
+    allocated.push((place, u64::from(stored_pages)));
+    cx.engine.write(place, stored)?;
+    let sum = crc32fast::hash(stored);
+    cx.shared.checked.remember(place, sum);
+    let extent = Extent::encoded(place, small(pages.count()), stored_pages, sum);
+    let Some(extent) = extent else { return Err(TransactionError::Poisoned) };
+    Ok(Segment { pages, source: Source::whole(extent) })
 }
 
 /// Writes `bytes`, the content of `pages`, to a fresh extent.
@@ -316,7 +455,7 @@ mod tests {
 
     fn planned(changed: &[(u64, u64)], map: &PageMap) -> Vec<(u64, u64)> {
         let changed = changed.iter().map(|&(from, to)| PageRange::new(from, to)).collect();
-        let planned = plan(&changed, map, BLOCK).unwrap();
+        let planned = plan(&changed, map, BLOCK, false).unwrap();
         planned.iter().map(|range| (range.start, range.end)).collect()
     }
 
@@ -358,7 +497,7 @@ mod tests {
             stored(&mut map, 2 + 4 * piece, 1, 5000 + 7 * piece);
         }
         let changed = [PageRange::at(1000, 1)].into_iter().collect();
-        let planned = plan(&changed, &map, block).unwrap();
+        let planned = plan(&changed, &map, block, false).unwrap();
         assert_eq!(planned.iter().collect::<Vec<_>>(), [PageRange::new(0, 1024)]);
     }
 

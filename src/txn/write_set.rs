@@ -130,7 +130,7 @@ fn with_real_ids(change: &CatalogChange, real: &HashMap<ArrayId, ArrayId>) -> Ca
     let mut change = change.clone();
     let id = match &mut change {
         CatalogChange::CreateArray { entry, .. } => &mut entry.id,
-        CatalogChange::Shape { array, .. } => array,
+        CatalogChange::Shape { array, .. } | CatalogChange::Codec { array, .. } => array,
         CatalogChange::Attribute { owner: Owner::Array(array), .. } => array,
         _ => return change,
     };

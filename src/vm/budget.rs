@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //!
-//! 1. `used` counts what was taken and not given back, and never exceeds `max`.
+//! 1. `used` counts what was taken and not given back. It exceeds `max` only by what could not be
+//!    refused.
 //!
 //! # Failure
 //!
@@ -60,6 +61,11 @@ impl VmaBudget {
     pub fn try_take(&self, count: u64) -> bool {
         let take = |used: u64| used.checked_add(count).filter(|&sum| sum <= self.max);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Takes `count` mappings even if fewer are left: for what cannot be refused.
+    pub fn take_beyond(&self, count: u64) {
+        self.used.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Gives back `count` mappings that were taken.

@@ -63,10 +63,11 @@ impl<'a> Area<'a> {
         (address - self.address_of(0)) / PAGE_BYTES
     }
 
-    /// The parts of `pages` where a file was placed.
+    /// The parts of `pages` where a file was placed, at once or when it was touched.
     fn files_in(&self, pages: PageRange) -> impl Iterator<Item = PageRange> {
         let pieces = self.runs.pieces_in(pages).into_iter();
-        pieces.filter(|(_, kind)| matches!(kind, Kind::File { .. })).map(|(range, _)| range)
+        let is_file = |kind: &Kind| matches!(kind, Kind::File { .. } | Kind::Lazy);
+        pieces.filter(move |(_, kind)| is_file(kind)).map(|(range, _)| range)
     }
 
     /// Whether zeros were placed at `page`, and it reads as zeros.

@@ -70,6 +70,17 @@ pub enum MapError {
         /// The first byte that cannot be had, from the start of the range asked for.
         offset_bytes: u64,
     },
+    /// A page that is loaded when it is needed, and could not be.
+    #[error("{source}")]
+    NotLoaded {
+        /// The first byte that cannot be had, from the start of the range asked for.
+        offset_bytes: u64,
+        /// Why.
+        source: super::lazy::LoadError,
+    },
+    /// Pages were to be loaded when they are touched, and nobody said from where.
+    #[error("these pages have no source to load from; this is a bug, please report it")]
+    NoSource,
     /// The machine has pages of another size.
     #[error("pages of {bytes} bytes are not supported; this program needs pages of 4096 bytes")]
     PageSize {

@@ -43,8 +43,12 @@
 pub mod budget;
 pub mod dirty;
 mod error;
+#[expect(unsafe_code, reason = "maps pages that other threads look at")]
+pub mod lazy;
 pub mod mapping;
 pub mod memory_file;
+#[expect(unsafe_code, reason = "passes the contract of missing pages on")]
+pub mod pager;
 mod populate;
 #[expect(unsafe_code, reason = "owns addresses and gives out slices of them")]
 pub mod reservation;
@@ -58,7 +62,9 @@ mod sys;
 pub use budget::VmaBudget;
 pub use dirty::DirtyPages;
 pub use error::MapError;
+pub use lazy::{CHUNK_PAGES, LoadError, Loaded, PageSource};
 pub use mapping::{Advice, Content, Mapping, Run};
+pub use pager::Pager;
 pub use populate::populate;
 pub use reservation::Reservation;
 #[cfg(not(miri))]
@@ -66,4 +72,6 @@ pub use shared::SharedMemory;
 pub use sys::bus::Label;
 #[cfg(not(miri))]
 pub use sys::fork::NotInChild;
+pub(crate) use sys::fork::count as forks;
+pub(crate) use sys::limits::{memory_bytes, processors};
 pub use sys::mmap::Access;

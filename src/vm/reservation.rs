@@ -179,6 +179,17 @@ impl Reservation {
         Ok(())
     }
 
+    /// Says that something else was placed at `pages`, which can be read from now on.
+    pub(super) fn placed(&mut self, pages: PageRange) {
+        assert!(pages.end <= self.pages, "{pages:?} are outside of {} pages", self.pages);
+        self.mapped.insert(pages);
+    }
+
+    /// The label, if it has one.
+    pub(super) fn label(&self) -> Option<Label> {
+        self.label.as_ref().map(Labelled::label)
+    }
+
     /// Closes `pages`: they cannot be read or written, and hold no memory.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub(super) enum Kind {
     /// Pages of a file; `shift` is file page minus page, modulo 2^64. `ahead` says whether the
     /// kernel reads ahead there: neighbours that differ in it are different kernel mappings.
     File { file: FileId, shift: u64, ahead: bool },
+    /// What a source says, loaded or not. Loaded chunks count by themselves.
+    Lazy,
 }
 
 impl Kind {

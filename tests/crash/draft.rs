@@ -533,6 +533,7 @@ impl Action {
                     id: ids[*name],
                     shape: Arc::from([pages * PAGE_LEN as u64]),
                     block_bytes: BLOCK_BYTES_MIN,
+                    codec: zbigarray::Codec::default(),
                     descriptor: Arc::from("{\"dtype\":\"|u1\"}"),
                     attributes: Attributes::new(),
                     created: Tid::ZERO,

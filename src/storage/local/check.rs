@@ -22,8 +22,8 @@ use super::log_header::{LogHeader, log_number, log_path};
 use super::{DIRECTORIES, LocalEngine, SHARED_PATH, format, location, recovery};
 use crate::storage::StorageError;
 use crate::storage::check::{Damage, Report};
-use crate::storage::engine::unit_sum;
-use crate::storage::extent::{Extent, Place, Segment};
+use crate::storage::engine::{check_content, unit_sum};
+use crate::storage::extent::{Extent, Place, Segment, Source};
 use crate::storage::planted::{Bug, planted};
 use crate::storage::state::{Space, State};
 use crate::sync::atomic::Ordering;
@@ -153,7 +153,7 @@ impl Check<'_> {
 
     fn collect(&mut self, segment: &Segment) {
         if let Some(extent) = segment.source.extent() {
-            let key = (extent.place(), extent.pages(), extent.unit_pages());
+            let key = (extent.place(), extent.pages(), extent.units_word());
             let known = self.extents.entry(key).or_insert_with(|| Arc::clone(extent));
             if known.sums() != extent.sums() {
                 let what = "two commits say different checksums of it";
@@ -166,7 +166,7 @@ impl Check<'_> {
     fn space(&mut self, head: &State) {
         let mut space = Space::default();
         for extent in self.extents.values().filter(|extent| !extent.place().in_log()) {
-            space.insert(extent.place(), u64::from(extent.pages()));
+            space.insert(extent.place(), u64::from(extent.stored_pages()));
         }
         let missing = space.iter().find(|&(at, pages)| head.space.pages_in(at, pages) < pages);
         if let Some((place, _)) = missing {
@@ -213,12 +213,12 @@ impl Check<'_> {
                 self.damage(b, format!("an extent lies over another one at {a}"));
                 contradicting.insert(extent.place());
             }
-            let end = |extent: &Extent| extent.place().after(u64::from(extent.pages()));
+            let end = |extent: &Extent| extent.place().after(u64::from(extent.stored_pages()));
             if reach.as_ref().is_none_or(|before| end(extent) > end(before)) {
                 reach = Some(Arc::clone(extent));
             }
         }
-        let bytes = |extent: &Extent| u64::from(extent.pages()) * PAGE_BYTES;
+        let bytes = |extent: &Extent| u64::from(extent.stored_pages()) * PAGE_BYTES;
         let all_bytes = extents.iter().map(|extent| bytes(extent)).sum();
         let mut done = 0;
         for extent in &extents {
@@ -240,7 +240,8 @@ impl Check<'_> {
     ) -> Result<(), StorageError> {
         let place = extent.place();
         let file = self.engine.file_at(place)?;
-        let end = place.page.saturating_add(u64::from(extent.pages())).saturating_mul(PAGE_BYTES);
+        let end =
+            place.page.saturating_add(u64::from(extent.stored_pages())).saturating_mul(PAGE_BYTES);
         if file.len()? < end {
             let what = format!("the file ends before byte {end}");
             return Err(file.damaged(file.len()?, what));
@@ -249,7 +250,7 @@ impl Check<'_> {
             return Ok(());
         }
         for (unit, &expected) in (0u32..).zip(extent.sums()) {
-            let pages = extent.unit(unit);
+            let pages = extent.stored_unit(unit);
             let at = place.after(u64::from(pages.start));
             let sum = unit_sum(self.engine, extent, unit, &mut |_, _| {})?;
             if sum != expected && !planted(Bug::DataSumNotChecked) {
@@ -258,6 +259,11 @@ impl Check<'_> {
                 self.damage(location(at), what);
             }
             self.report.data_bytes += pages.len() as u64 * PAGE_BYTES;
+            if sum == expected
+                && let Err(error) = check_content(self.engine, extent)
+            {
+                self.damage(location(at), error.to_string());
+            }
             progress(u64::from(pages.end) * PAGE_BYTES);
         }
         Ok(())
@@ -273,19 +279,21 @@ fn missing(log: &Log, at: &Tail) -> StorageError {
 ///
 /// Joined and cut extents share units with the extents they came from.
 fn disagree(a: &Extent, b: &Extent) -> bool {
-    let shared_end = a.place().page + u64::from(a.pages());
+    let shared_end = a.place().page + u64::from(a.stored_pages());
     if a.place().file != b.place().file || b.place().page >= shared_end {
         return false;
     }
-    let shared =
-        PageRange::new(b.place().page, shared_end.min(b.place().page + u64::from(b.pages())));
+    let shared = PageRange::new(
+        b.place().page,
+        shared_end.min(b.place().page + u64::from(b.stored_pages())),
+    );
     let units = |extent: &Extent| -> Vec<(u64, u64, u32)> {
         let first = extent.place().page;
         let within = |page: u64| u32::try_from(page - first).unwrap_or(u32::MAX);
         // Not all units: many short extents may lie over one with many units.
         let units = extent.units_of(within(shared.start)..within(shared.end));
         let unit = |unit: u32| {
-            let pages = extent.unit(unit);
+            let pages = extent.stored_unit(unit);
             let sum = extent.sums()[unit as usize];
             (first + u64::from(pages.start), first + u64::from(pages.end), sum)
         };
@@ -324,7 +332,7 @@ fn first_difference(a: &[Segment], b: &[Segment]) -> Option<u64> {
             return left.or(right).map(|segment| segment.pages.start);
         };
         let start = x.pages.start;
-        if start != y.pages.start || x.source.place() != y.source.place() {
+        if start != y.pages.start || lies(x) != lies(y) {
             return Some(start.min(y.pages.start));
         }
         let common = PageRange::new(start, x.pages.end.min(y.pages.end));
@@ -339,16 +347,23 @@ fn first_difference(a: &[Segment], b: &[Segment]) -> Option<u64> {
     }
 }
 
+/// Where the content of the first page is found: of which extent, if it must be decoded.
+fn lies(segment: &Segment) -> Option<(Place, Option<(u32, u32)>)> {
+    let Source::Extent { extent, skip } = &segment.source else { return None };
+    let place = segment.source.place().unwrap_or(extent.place());
+    Some((place, extent.is_encoded().then_some((extent.units_word(), *skip))))
+}
+
 /// First page in the file, and checksum, of the units that `pages` of a segment touch.
 fn units_of(segment: &Segment, pages: PageRange) -> Vec<(u64, u32)> {
     let Some((extent, clipped)) = segment.source.extent().zip(segment.clipped(pages)) else {
         return Vec::new();
     };
-    let first = clipped.source.place().map_or(0, |place| place.page - extent.place().page);
-    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    let units = extent.units_of(number(first)..number(first + pages.count()));
+    let Source::Extent { skip, .. } = clipped.source else { return Vec::new() };
+    let count = u32::try_from(pages.count()).unwrap_or(u32::MAX);
+    let units = extent.units_of(skip..skip.saturating_add(count));
     let unit = |unit: u32| {
-        let at = extent.place().page + u64::from(extent.unit(unit).start);
+        let at = extent.place().page + u64::from(extent.stored_unit(unit).start);
         (at, extent.sums()[unit as usize])
     };
     units.map(unit).collect()

@@ -463,7 +463,7 @@ impl Tables {
             [sum] => u64::from(*sum),
             sums if covers_its_extent(segment) => self.push_sums(sums),
             sums => {
-                let key = (extent.place(), extent.pages(), extent.unit_pages());
+                let key = (extent.place(), extent.pages(), extent.units_word());
                 match self.shared.get(&key) {
                     Some(&at) => at,
                     None => {
@@ -478,7 +478,7 @@ impl Tables {
             pages: segment.pages,
             place: extent.place(),
             extent_pages: extent.pages(),
-            unit_pages: extent.unit_pages(),
+            units: extent.units_word(),
             skip,
             sums,
         };
@@ -534,6 +534,8 @@ fn joinable<'a>(first: &Segment, rest: &'a [Segment]) -> (&'a [Segment], &'a [Se
         let follows = last.place().after(u64::from(last.pages())) == next.place();
         let fits = pages.saturating_add(next.pages()) <= crate::storage::extent::EXTENT_PAGES_MAX;
         if segment.pages.start != end
+            || last.is_encoded()
+            || next.is_encoded()
             || !covers_its_extent(segment)
             || units > UNITS_MAX
             || !(same_units && whole && follows && fits)
@@ -564,6 +566,7 @@ mod tests {
     use super::*;
     use crate::storage::backend::simulated::Simulated;
     use crate::storage::catalog::{ArrayEntry as CatalogEntry, Attributes, Catalog, CatalogChange};
+    use crate::storage::encoding::Codec;
     use crate::storage::extent::Place;
     use crate::storage::state::Space;
     use crate::units::PageRange;
@@ -587,6 +590,7 @@ mod tests {
                 id,
                 shape: Arc::from([1]),
                 block_bytes: 1 << 20,
+                codec: Codec::default(),
                 descriptor: Arc::from("{}"),
                 attributes: Attributes::new(),
                 created: Tid(1),
@@ -595,7 +599,7 @@ mod tests {
             let name = Arc::from(format!("a{}", id.0));
             state.catalog.apply(&CatalogChange::CreateArray { name, entry }, Tid(1)).unwrap();
             for extent in pages.stored().unwrap().iter().filter_map(|s| s.source.extent()) {
-                state.space.insert(extent.place(), u64::from(extent.pages()));
+                state.space.insert(extent.place(), u64::from(extent.stored_pages()));
             }
             state.set_page_map(id, pages);
         }

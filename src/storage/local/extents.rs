@@ -340,7 +340,7 @@ impl Extents {
     ) -> Result<(), StorageError> {
         let inner = self.inner.lock();
         for extent in sources.filter_map(Source::extent) {
-            let (place, pages) = (extent.place(), u64::from(extent.pages()));
+            let (place, pages) = (extent.place(), u64::from(extent.stored_pages()));
             let known = inner.used.pages_in(place, pages)
                 + inner.pending.pages_in(place, pages)
                 + inner.limbo.pages_in(place, pages);
@@ -364,7 +364,7 @@ impl Extents {
     pub(super) fn commit(&self, record: &Record) {
         let mut inner = self.inner.lock();
         for extent in record.data.iter().filter_map(|change| change.segment.source.extent()) {
-            let (place, pages) = (extent.place(), u64::from(extent.pages()));
+            let (place, pages) = (extent.place(), u64::from(extent.stored_pages()));
             if !place.in_log() {
                 inner.used.insert(place, pages);
                 inner.pending.remove(place, pages);

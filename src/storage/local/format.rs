@@ -87,7 +87,11 @@ impl Format {
     pub(super) fn read(files: &Files) -> Result<Self, StorageError> {
         let path = files.location();
         let Some(file) = files.try_open(FORMAT_PATH, Access::Read)? else {
-            let why = "it has no format.json".to_owned();
+            let why = match files.try_open("head", Access::Read)? {
+                Some(_) => "it is one of the sled engine: write `sled:` before its path",
+                None => "it has no format.json",
+            };
+            let why = why.to_owned();
             return Err(StorageError::NotAStore { path, why });
         };
         let mut bytes = vec![0; FORMAT_BYTES_MAX];

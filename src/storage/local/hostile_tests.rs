@@ -178,8 +178,8 @@ fn extents_that_share_checksums_in_a_checkpoint_do_not_multiply_them() {
         let place = Place { file: 0, page: number * 10_000 };
         space.insert(place, 10_000);
         let pages = PageRange::at(number, 1);
-        let (extent_pages, unit_pages, skip, sums) = (10_000, 1, 0, 0);
-        let stored = StoredSegment { pages, place, extent_pages, unit_pages, skip, sums };
+        let (extent_pages, units, skip, sums) = (10_000, 1, 0, 0);
+        let stored = StoredSegment { pages, place, extent_pages, units, skip, sums };
         stored.encode(&mut segments);
     }
     let segments = sealed_pages(&store, tid, 0, &segments, StoredSegment::BYTES);
@@ -207,8 +207,8 @@ fn segments_of_a_checkpoint_that_overlap_or_go_back_are_damage() {
             let place = Place { file: 0, page: number * 10 };
             space.insert(place, 4);
             let (pages, sums) = (PageRange::at(start, 4), 7);
-            let (extent_pages, unit_pages, skip) = (4, 4, 0);
-            let stored = StoredSegment { pages, place, extent_pages, unit_pages, skip, sums };
+            let (extent_pages, units, skip) = (4, 4, 0);
+            let stored = StoredSegment { pages, place, extent_pages, units, skip, sums };
             stored.encode(&mut segments);
         }
         let path = format!("tables-{}-{}", starts[1], starts[2]);

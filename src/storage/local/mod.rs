@@ -16,7 +16,6 @@
 
 mod check;
 mod checkpoint;
-mod codec;
 #[cfg(feature = "fuzzing")]
 pub mod door;
 mod extents;
@@ -26,7 +25,6 @@ mod free_space;
 mod log;
 mod log_header;
 mod members;
-mod names;
 mod pack;
 mod recovery;
 mod segment_file;
@@ -41,6 +39,7 @@ pub use format::{FORMAT_VERSION, Format};
 use super::StorageError;
 use super::backend::{Access, Backend, Files, MapWords, StoreFile};
 use super::check::Report;
+use super::codec;
 use super::engine::{
     Allocation, BlobStore, CommitLock, CommitLog, Company, Engine, ExtentFile, Member, Packed,
     UnnamedFile, Usage,
@@ -435,7 +434,7 @@ impl UnnamedFile for Unnamed {
         self.0.write_at(&[bytes], offset_bytes)
     }
 
-    fn finish(self: Box<Self>) -> ExtentFile {
+    fn file(&self) -> ExtentFile {
         ExtentFile { file: self.0.fd(), offset_bytes: 0 }
     }
 }

@@ -226,7 +226,7 @@ impl Moves {
         let Source::Extent { extent, skip } = source else { return Ok(Source::Hole) };
         let moved = self.of(extent.place()).and_then(|place| {
             let sums = Box::from(extent.sums());
-            Extent::new(place, extent.pages(), extent.unit_pages(), sums)
+            Extent::new(place, extent.pages(), extent.units_word(), sums)
         });
         match moved {
             Some(extent) => Ok(Source::Extent { extent: Arc::new(extent), skip: *skip }),
@@ -238,30 +238,14 @@ impl Moves {
     }
 }
 
-/// A segment whose extent is cut to the units that the segment touches: what lies in the others
-/// need not be kept for it.
-fn trimmed(segment: &Segment) -> Segment {
-    let Source::Extent { extent, skip } = &segment.source else { return segment.clone() };
-    let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
-    let units = extent.units_of(*skip..skip.saturating_add(count).min(extent.pages()));
-    let (start, end) = (extent.unit(units.start).start, extent.unit(units.end - 1).end);
-    let sums = Box::from(&extent.sums()[units.start as usize..units.end as usize]);
-    let place = extent.place().after(u64::from(start));
-    let Some(cut) = Extent::new(place, end - start, extent.unit_pages(), sums) else {
-        return segment.clone();
-    };
-    let source = Source::Extent { extent: Arc::new(cut), skip: skip - start };
-    Segment { pages: segment.pages, source }
-}
-
 /// All pages that states name.
 fn named_pages(states: &[Arc<State>]) -> Result<Ranges, StorageError> {
     let mut named = Ranges::default();
     for state in states {
         for (_, pages) in state.page_maps() {
             for segment in pages.stored()? {
-                if let Some(extent) = trimmed(&segment).source.extent() {
-                    named.insert(extent.place(), u64::from(extent.pages()));
+                if let Some(extent) = segment.trimmed().source.extent() {
+                    named.insert(extent.place(), u64::from(extent.stored_pages()));
                 }
             }
         }
@@ -283,7 +267,7 @@ fn space_from(engine: &LocalEngine, state: &State, head: Tid) -> Result<Space, S
     let mut space = named_space(state)?;
     for change in engine.log.records(state.tid, head)?.iter().flat_map(|record| &record.data) {
         if let Some(extent) = change.segment.source.extent().filter(|e| !e.place().in_log()) {
-            space.insert(extent.place(), u64::from(extent.pages()));
+            space.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     }
     Ok(space)
@@ -327,11 +311,11 @@ fn move_out_of_log(
     let mut need = |segment: &Segment| {
         let extent = segment.source.extent().filter(|extent| extent.place().in_log());
         if let Some(extent) = extent.filter(|extent| !own.contains(extent.place(), 1)) {
-            needed.insert(extent.place(), u64::from(extent.pages()));
+            needed.insert(extent.place(), u64::from(extent.stored_pages()));
         }
     };
     for (_, pages) in state.page_maps() {
-        pages.stored()?.iter().for_each(|segment| need(&trimmed(segment)));
+        pages.stored()?.iter().for_each(|segment| need(&segment.trimmed()));
     }
     kept.iter().flat_map(|record| &record.data).for_each(|change| need(&change.segment));
     let mut moves = Moves::default();
@@ -430,10 +414,10 @@ fn based(state: &State, held: &Space, moves: &Moves) -> Result<State, StorageErr
     for (array, pages) in state.page_maps() {
         let mut moved = PageMap::new();
         for segment in pages.stored()? {
-            let segment = trimmed(&segment);
+            let segment = segment.trimmed();
             let source = moves.source(&segment.source)?;
             if let Some(extent) = source.extent() {
-                space.insert(extent.place(), u64::from(extent.pages()));
+                space.insert(extent.place(), u64::from(extent.stored_pages()));
             }
             moved.insert(&Segment { pages: segment.pages, source });
         }
@@ -511,7 +495,7 @@ fn inline_bytes(
         let Some(extent) = source.extent().filter(|extent| own.contains(extent.place(), 1)) else {
             return Ok(None);
         };
-        let mut bytes = vec![0; to_usize(u64::from(extent.pages()) * PAGE_BYTES)];
+        let mut bytes = vec![0; to_usize(u64::from(extent.stored_pages()) * PAGE_BYTES)];
         let file = engine.log.file(extent.place().file & !IN_LOG)?;
         file.read_exact_at(&mut bytes, extent.place().page * PAGE_BYTES)?;
         Ok(Some(bytes))
@@ -677,7 +661,7 @@ mod tests {
         let cut = |skip: u32, pages: u64| {
             let source = Source::Extent { extent: Arc::clone(&extent), skip };
             let pages = PageRange::at(1000, pages);
-            let trimmed = trimmed(&Segment { pages, source });
+            let trimmed = Segment { pages, source }.trimmed();
             assert_eq!(trimmed.pages, pages);
             let Source::Extent { extent, skip } = trimmed.source else { panic!("a hole") };
             (extent.place().page, extent.pages(), skip, extent.sums().to_vec())

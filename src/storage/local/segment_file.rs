@@ -46,7 +46,8 @@ pub(super) struct StoredSegment {
     pub(super) pages: PageRange,
     pub(super) place: Place,
     pub(super) extent_pages: u32,
-    pub(super) unit_pages: u32,
+    /// As [`Extent::units_word`] says it.
+    pub(super) units: u32,
     pub(super) skip: u32,
     /// The checksum if there is one, else the number of the first one.
     pub(super) sums: u64,
@@ -64,7 +65,7 @@ impl StoredSegment {
         out.extend_from_slice(&self.place.page.to_le_bytes());
         out.extend_from_slice(&self.place.file.to_le_bytes());
         out.extend_from_slice(&self.extent_pages.to_le_bytes());
-        out.extend_from_slice(&self.unit_pages.to_le_bytes());
+        out.extend_from_slice(&self.units.to_le_bytes());
         out.extend_from_slice(&self.skip.to_le_bytes());
         out.extend_from_slice(&self.sums.to_le_bytes());
     }
@@ -74,21 +75,21 @@ impl StoredSegment {
         let (start, count) = (from.u64()?, from.u64()?);
         let page = from.u64()?;
         let place = Place { file: from.u32()?, page };
-        let (extent_pages, unit_pages, skip) = (from.u32()?, from.u32()?, from.u32()?);
+        let (extent_pages, units, skip) = (from.u32()?, from.u32()?, from.u32()?);
         let fits = count > 0
-            && unit_pages > 0
+            && Extent::units_count(extent_pages, units) > 0
             && u64::from(skip).saturating_add(count) <= u64::from(extent_pages);
         match start.checked_add(count) {
             Some(end) if fits && end <= ARRAY_PAGES_MAX => {
                 let pages = PageRange::new(start, end);
-                Ok(Self { pages, place, extent_pages, unit_pages, skip, sums: from.u64()? })
+                Ok(Self { pages, place, extent_pages, units, skip, sums: from.u64()? })
             }
             _ => Err(Malformed("a segment does not fit itself".to_owned())),
         }
     }
 
-    fn units(&self) -> u32 {
-        self.extent_pages.div_ceil(self.unit_pages)
+    fn units_count(&self) -> usize {
+        Extent::units_count(self.extent_pages, self.units)
     }
 }
 
@@ -251,11 +252,11 @@ impl SegmentFile {
     }
 
     fn extent(&self, stored: &StoredSegment) -> Result<Extent, StorageError> {
-        let sums = match stored.units() {
+        let sums = match stored.units_count() {
             1 => Box::from([u32::try_from(stored.sums & 0xFFFF_FFFF).unwrap_or(0)]),
-            units => self.sums(stored.sums, u64::from(units))?,
+            count => self.sums(stored.sums, count as u64)?,
         };
-        let extent = Extent::new(stored.place, stored.extent_pages, stored.unit_pages, sums);
+        let extent = Extent::new(stored.place, stored.extent_pages, stored.units, sums);
         // Invariant 3.
         let extent = extent.filter(|extent| match extent.place().in_log() {
             true => !extent.is_ahead(self.log_end),
@@ -360,17 +361,19 @@ impl ArrayTable {
         stored: &StoredSegment,
         known: &mut Known,
     ) -> Result<Arc<Extent>, StorageError> {
-        let key = (stored.place, stored.extent_pages, stored.unit_pages, stored.sums);
+        let key = (stored.place, stored.extent_pages, stored.units, stored.sums);
         if let Some(extent) = known.extents.get(&key) {
             return Ok(Arc::clone(extent));
         }
         // Each extent has checksums of its own: else few bytes could ask for any amount of memory.
-        known.sums_count += u64::from(stored.units());
+        known.sums_count += stored.units_count() as u64;
         let sums_max = self.file.sum_pages.saturating_mul(SUMS_PER_PAGE);
-        if stored.units() > 1 && known.sums_count > sums_max.saturating_add(known.single_count) {
+        if stored.units_count() > 1
+            && known.sums_count > sums_max.saturating_add(known.single_count)
+        {
             return Err(self.file.file.damaged(TABLES_AT, "extents share checksums"));
         }
-        known.single_count += u64::from(stored.units() == 1);
+        known.single_count += u64::from(stored.units_count() == 1);
         let extent = Arc::new(self.file.extent(stored)?);
         known.extents.insert(key, Arc::clone(&extent));
         Ok(extent)

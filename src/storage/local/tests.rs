@@ -3,6 +3,7 @@
 use super::*;
 use crate::storage::backend::Directory;
 use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
+use crate::storage::encoding::Codec;
 use crate::storage::engine::read_checked;
 use crate::storage::extent::{Extent, Segment, Source, sums_of};
 use crate::storage::record::DraftChange;
@@ -38,6 +39,7 @@ fn draft<'a>(head: &State, data: Vec<DraftChange<'a>>) -> Draft<'a> {
             id: ARRAY,
             shape: Arc::from([1 << 20]),
             block_bytes: 64 << 10,
+            codec: Codec::default(),
             descriptor: Arc::from("{}"),
             attributes: Attributes::new(),
             created: Tid::ZERO,

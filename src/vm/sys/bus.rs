@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use crate::units::PAGE_LEN;
 
 /// What to say about memory that cannot be read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Label {
     /// What lies there: a whole that has bytes and blocks.
     pub name: String,
@@ -41,6 +41,8 @@ pub struct Label {
     pub first_byte: u64,
     /// Bytes of its blocks.
     pub block_bytes: u64,
+    /// Why it cannot be read, if that is known beforehand.
+    pub reason: Option<String>,
 }
 
 /// A handler with SA_SIGINFO.
@@ -81,17 +83,19 @@ impl Entry {
         entry
     }
 
-    /// The entry whose range holds `address`.
+    /// The entry with the smallest range that holds `address`.
     fn find(address: usize) -> Option<&'static Self> {
-        let mut next = Some(&FIRST);
+        let (mut next, mut found) = (Some(&FIRST), None);
+        let mut smallest = usize::MAX;
         while let Some(entry) = next {
             let base = entry.base.load(Ordering::Acquire);
-            if address.wrapping_sub(base) < entry.len.load(Ordering::Acquire) {
-                return Some(entry);
+            let len = entry.len.load(Ordering::Acquire);
+            if address.wrapping_sub(base) < len && len < smallest {
+                (found, smallest) = (Some(entry), len);
             }
             next = entry.next.get().map(Box::as_ref);
         }
-        None
+        found
     }
 }
 
@@ -107,6 +111,14 @@ impl Labelled {
         entry.base.store(base.as_ptr().addr(), Ordering::Release);
         entry.len.store(len, Ordering::Release);
         Self(entry)
+    }
+
+    /// The label.
+    pub(crate) fn label(&self) -> Label {
+        let label = self.0.label.load(Ordering::Acquire);
+        // SAFETY: set in `new` and there until the drop, unless the memory is to be replaced.
+        let label = unsafe { label.as_ref() };
+        label.cloned().unwrap_or_default()
     }
 
     /// The range became `len` bytes long.
@@ -206,13 +218,16 @@ fn say(entry: &Entry, address: usize) {
     let byte = label.first_byte + (address - entry.base.load(Ordering::Acquire)) as u64;
     let block = byte / label.block_bytes.max(1);
     let mut line = Line { bytes: [0; 1024], len: 0 };
-    let _ = writeln!(
-        line,
-        "zbigarray: {}, block {block}, byte {byte}: the kernel could not read this page \
-         (SIGBUS). The file behind it was cut off, or the disk failed; nothing was committed by \
-         this. `zba check --data` tells what is damaged.",
-        label.name,
-    );
+    let _ = write!(line, "zbigarray: {}, block {block}, byte {byte}: ", label.name);
+    let _ = match &label.reason {
+        Some(reason) => write!(line, "this page could not be loaded: {reason}"),
+        None => line.write_str(
+            "the kernel could not read this page (SIGBUS). The file behind it was cut off, or the \
+             disk failed",
+        ),
+    };
+    let end = "; nothing was committed by this. `zba check --data` tells what is damaged.\n";
+    let _ = line.write_str(end);
     let text = &line.bytes[..line.len];
     // SAFETY: `text` is readable for its length.
     unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
@@ -261,7 +276,7 @@ mod tests {
     use super::*;
 
     fn label(name: &str) -> Label {
-        Label { name: name.to_owned(), first_byte: 0, block_bytes: 1 }
+        Label { name: name.to_owned(), first_byte: 0, block_bytes: 1, reason: None }
     }
 
     fn found(address: usize) -> Option<String> {

@@ -313,8 +313,77 @@ pub(crate) mod pagemap {
     }
 }
 
+pub(crate) mod uffd {
+    //! See the real file of that name: Miri has none, so everything is loaded before it is mapped.
+
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::ptr::NonNull;
+
+    use super::SysError;
+    use super::mmap::Access;
+
+    /// See the real one.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Event {
+        Fault { address: usize },
+    }
+
+    /// See the real one.
+    #[derive(Debug)]
+    pub(crate) struct Uffd(OwnedFd);
+
+    impl Uffd {
+        pub(crate) fn open() -> Result<Self, SysError> {
+            let source = io::ErrorKind::Unsupported.into();
+            Err(SysError::Other { call: "userfaultfd", source })
+        }
+
+        pub(crate) fn serves_system_calls(&self) -> bool {
+            false
+        }
+
+        pub(crate) unsafe fn map_missing(
+            &self,
+            _: NonNull<u8>,
+            _: usize,
+            _: Access,
+        ) -> Result<(), SysError> {
+            Ok(())
+        }
+
+        pub(crate) fn wake(&self, _: usize, _: usize) {}
+
+        pub(crate) fn read(&self) -> Result<Option<Event>, SysError> {
+            Ok(None)
+        }
+    }
+
+    impl AsFd for Uffd {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+}
+
+pub(crate) mod fork {
+    //! See the real file of that name: Miri does not fork.
+
+    pub(crate) fn count() -> u64 {
+        0
+    }
+}
+
 pub(crate) mod limits {
     //! See the real file of that name.
+
+    pub(crate) fn processors() -> usize {
+        2
+    }
+
+    pub(crate) fn memory_bytes() -> Option<u64> {
+        None
+    }
 
     pub(crate) fn page_bytes() -> Option<u64> {
         Some(super::PAGE as u64)

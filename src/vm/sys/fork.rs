@@ -5,6 +5,9 @@
 //! In the child each such descriptor becomes one of `/dev/null`: its number stays in use, so that
 //! whoever closes it later closes nothing of somebody else.
 //!
+//! What a child has mapped stays there as long as it lives: who uses files again that it may have
+//! mapped looks at [`count`].
+//!
 //! # Invariants
 //!
 //! 1. What runs in the child calls nothing but `open`, `dup3` and `close` and takes no lock
@@ -18,11 +21,12 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 const NONE: i32 = -1;
 const PLACES: usize = 256;
 
+static FORKS: AtomicU64 = AtomicU64::new(0);
 static FILES: [AtomicI32; PLACES] = [const { AtomicI32::new(NONE) }; PLACES];
 
 /// An open file that children of this process do not get, until this is dropped.
@@ -37,18 +41,33 @@ impl NotInChild {
     /// Keeps `file` from children that are forked off from now on.
     #[must_use]
     pub fn new(file: Arc<OwnedFd>) -> Self {
-        static INSTALLED: OnceLock<()> = OnceLock::new();
-        INSTALLED.get_or_init(|| {
-            // SAFETY: the handler keeps invariant 1. If there is no memory for it, children keep
-            // the files, as the header says of other cases.
-            unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        });
+        install();
         let number = file.as_raw_fd();
         let free = |place: &AtomicI32| {
             place.compare_exchange(NONE, number, Ordering::AcqRel, Ordering::Acquire).is_ok()
         };
         Self { place: FILES.iter().position(free), _file: file }
     }
+}
+
+/// Has both handlers called from now on.
+fn install() {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        // SAFETY: the handlers keep invariant 1. If there is no memory for them, children keep
+        // the files, as the header says of other cases.
+        unsafe { libc::pthread_atfork(Some(before), None, Some(in_child)) };
+    });
+}
+
+/// How often this process was about to be forked since the first call.
+pub(crate) fn count() -> u64 {
+    install();
+    FORKS.load(Ordering::Acquire)
+}
+
+extern "C" fn before() {
+    FORKS.fetch_add(1, Ordering::AcqRel);
 }
 
 impl Drop for NotInChild {

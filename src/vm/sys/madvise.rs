@@ -59,6 +59,15 @@ pub(crate) fn is_unreadable(at: NonNull<u8>, len: usize) -> bool {
     result != 0 && matches!(errno, Some(libc::EFAULT | libc::EHWPOISON))
 }
 
+/// Keeps `[at, at + len)` from children of fork: there the addresses are not in use.
+pub(crate) fn not_in_child(at: NonNull<u8>, len: usize) -> Result<(), SysError> {
+    // SAFETY: nothing changes in this process (invariant 1).
+    match unsafe { libc::madvise(at.as_ptr().cast(), len, libc::MADV_DONTFORK) } {
+        0 => Ok(()),
+        _ => Err(SysError::last("madvise(MADV_DONTFORK)")),
+    }
+}
+
 /// Drops private copies in `[at, at + len)`: file pages read as the file again, others as zeros.
 ///
 /// # Safety

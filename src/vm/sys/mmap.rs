@@ -11,7 +11,7 @@
 //!
 //! 1. Every mapping but those of `map_shared` is `MAP_PRIVATE | MAP_NORESERVE`: writes stay in this
 //!    process, and the kernel does not count the size of a view against its commit limit (K-21).
-//! 2. Only `map_file`, `map_zeros` and `close` use `MAP_FIXED`, which replaces what was there.
+//! 2. Only `map_file`, `map_zeros`, `close` and `move_over` replace what was there.
 //!
 //! # Failure
 //!
@@ -126,6 +126,31 @@ pub(crate) unsafe fn map_file(
         libc::mmap(at.as_ptr().cast(), len, access.protection(), flags, file.as_raw_fd(), offset)
     };
     mapped(got).map(drop)
+}
+
+/// Maps `len` bytes that read as zeros where the kernel likes.
+pub(crate) fn fresh(len: usize, access: Access) -> Result<NonNull<u8>, SysError> {
+    // SAFETY: without MAP_FIXED the kernel takes addresses that nothing uses.
+    unsafe { anonymous(ptr::null_mut(), len, access.protection(), 0) }
+}
+
+/// Replaces `[to, to + len)` by what lies at `[from, from + len)`, at one stroke; nothing lies at
+/// `from` any more.
+///
+/// # Safety
+///
+/// As for [`map_file`], for both ranges, except that references into `to` may be alive if what
+/// comes there shows the same bytes.
+pub(crate) unsafe fn move_over(
+    from: NonNull<u8>,
+    len: usize,
+    to: NonNull<u8>,
+) -> Result<(), SysError> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    let (from, to) = (from.as_ptr().cast(), to.as_ptr().cast::<libc::c_void>());
+    // SAFETY: the caller owns both ranges.
+    let got = unsafe { libc::mremap(from, len, len, flags, to) };
+    if got == libc::MAP_FAILED { Err(SysError::last("mremap")) } else { Ok(()) }
 }
 
 /// Maps the first `len` bytes of `file` where the kernel likes, shared with all who map them.

@@ -4,7 +4,7 @@
 //! reservation, mapping, dirty, budget, memory_file
 //!     | pointers, lengths, enums                 ^ values or SysError
 //!     v                                          |
-//! mmap   madvise   pagemap   file   limits   bus   ->  kernel
+//! mmap   madvise   pagemap   uffd   file   limits   bus   ->  kernel
 //! ```
 //!
 //! # Invariants
@@ -36,9 +36,11 @@ pub(crate) mod madvise;
 pub(crate) mod mmap;
 #[cfg(not(miri))]
 pub(crate) mod pagemap;
+#[cfg(not(miri))]
+pub(crate) mod uffd;
 
 #[cfg(miri)]
-pub(crate) use fake::{file, limits, madvise, mmap, pagemap};
+pub(crate) use fake::{file, fork, limits, madvise, mmap, pagemap, uffd};
 
 use std::io;
 

@@ -5,9 +5,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ndarray::Ix1;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use zbigarray::{CommitError, TransactionError};
+use zbigarray::{CommitError, OpenOptions, Store, TransactionError};
 
 use super::{BLOCK, fresh, reopened};
 
@@ -42,6 +43,8 @@ fn a_child_has_its_own_copy_of_uncommitted_data_and_reads_the_rest() {
     let mut view = array.view_mut().unwrap();
     view[0] = 55;
     let last = view.len() - 1;
+    // What is loaded when it is touched, a child has as far as it was touched.
+    assert!(!cfg!(feature = "load-all") || view[last] == 1);
     assert!(in_child(|| {
         let seen = (view[0], view[1], view[last]);
         view[0] = 66;
@@ -161,4 +164,37 @@ fn a_child_that_outlives_its_parent_keeps_no_lock_of_it() {
     assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0)));
     assert_eq!(store.members().unwrap().len(), 1);
     drop(test_is_done);
+}
+
+/// A child has nobody who would load pages. It must not take zeros for them.
+#[test]
+fn a_child_that_touches_what_was_not_loaded_ends_and_what_was_loaded_stays() {
+    let (dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<u8, Ix1>("a", &[4 * BLOCK]).unwrap();
+    array.set("...", 1).unwrap();
+    drop(array);
+    transaction.commit().unwrap();
+    drop(store);
+    let mut options = OpenOptions::read_only();
+    options.checked = true;
+    let store = Store::open(dir.path().join("s"), options).unwrap();
+    let reader = store.begin_read().unwrap();
+    let array = reader.open::<u8, Ix1>("a").unwrap();
+    let view = array.view().unwrap();
+    assert_eq!(view[0], 1);
+    assert!(in_child(|| view[0] == 1 && view[view.len() / 8] == 1));
+    // SAFETY: as in `in_child`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let seen = i32::from(view[view.len() - 1]);
+            // SAFETY: as in `in_child`.
+            unsafe { libc::_exit(seen) }
+        }
+        ForkResult::Parent { child } => {
+            let ended = waitpid(child, None).unwrap();
+            assert!(matches!(ended, WaitStatus::Signaled(_, Signal::SIGSEGV, _)), "{ended:?}");
+        }
+    }
+    assert_eq!(view[view.len() - 1], 1);
 }

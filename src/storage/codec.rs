@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) use super::names::{decode_catalog, encode_catalog};
-use super::names::{decode_entry_alone, decode_shape, encode_entry, encode_shape};
+use super::names::{decode_codec, decode_entry_alone, decode_shape, encode_entry, encode_shape};
 use crate::storage::StorageError;
 use crate::storage::catalog::{CatalogChange, Owner};
 use crate::storage::extent::{EXTENT_PAGES_MAX, FILE_PAGES_MAX};
@@ -273,7 +273,7 @@ impl ExtentTable {
             out.u32(extent.place().file);
             out.u64(extent.place().page);
             out.u32(extent.pages());
-            out.u32(extent.unit_pages());
+            out.u32(extent.units_word());
             extent.sums().iter().for_each(|&sum| out.u32(sum));
         }
     }
@@ -291,7 +291,7 @@ impl ExtentTable {
 }
 
 fn identity(extent: &Extent) -> (Place, u32, u32) {
-    (extent.place(), extent.pages(), extent.unit_pages())
+    (extent.place(), extent.pages(), extent.units_word())
 }
 
 fn decode_extents(from: &mut Decoder<'_>) -> Result<Vec<Arc<Extent>>, Malformed> {
@@ -300,13 +300,13 @@ fn decode_extents(from: &mut Decoder<'_>) -> Result<Vec<Arc<Extent>>, Malformed>
     let mut known = HashSet::new();
     for _ in 0..count {
         let place = Place { file: from.u32()?, page: from.u64()? };
-        let (pages, unit_pages) = (from.u32()?, from.u32()?);
-        if unit_pages == 0 || pages > EXTENT_PAGES_MAX {
+        let (pages, units) = (from.u32()?, from.u32()?);
+        if units == 0 || pages > EXTENT_PAGES_MAX {
             return malformed("an extent has an impossible length");
         }
-        let sums = from.bytes(pages.div_ceil(unit_pages) as usize * 4)?;
+        let sums = from.bytes(Extent::units_count(pages, units) * 4)?;
         let sums = sums.as_chunks::<4>().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
-        let Some(extent) = Extent::new(place, pages, unit_pages, sums) else {
+        let Some(extent) = Extent::new(place, pages, units, sums) else {
             return malformed("an extent does not fit itself");
         };
         if !known.insert(identity(&extent)) {
@@ -364,6 +364,11 @@ fn encode_change(out: &mut Encoder, change: &CatalogChange) {
             encode_shape(out, shape);
             out.u8(u8::from(*layout));
         }
+        CatalogChange::Codec { array, codec } => {
+            out.u8(7);
+            out.u64(array.0);
+            out.u32(codec.word());
+        }
         CatalogChange::Attribute { owner, key, value } => {
             out.u8(5);
             match owner {
@@ -413,6 +418,9 @@ fn decode_change(from: &mut Decoder<'_>) -> Result<CatalogChange, Malformed> {
             let tag = from.text()?;
             let tid = if decode_flag(from)? { Some(Tid(from.u64()?)) } else { None };
             CatalogChange::Tag { tag, tid }
+        }
+        7 => {
+            CatalogChange::Codec { array: ArrayId(from.u64()?), codec: decode_codec(from.u32()?)? }
         }
         _ => return malformed("unknown kind of catalog change"),
     })
@@ -513,6 +521,7 @@ pub(super) fn decode_state(tid: Tid, time_ns: i64, body: &[u8]) -> Result<State,
 mod tests {
     use super::*;
     use crate::storage::catalog::{ArrayEntry, Catalog};
+    use crate::storage::encoding::Codec;
     use crate::storage::extent::IN_LOG;
     use proptest::prelude::*;
 
@@ -528,6 +537,7 @@ mod tests {
                 id: ArrayId(id),
                 shape: Arc::from(shape),
                 block_bytes: 1 << 20,
+                codec: Codec::default(),
                 descriptor,
                 attributes: attributes.into_iter().collect(),
                 created: Tid(id / 2),
@@ -644,6 +654,7 @@ mod tests {
                     id,
                     shape,
                     block_bytes: 1 << 16,
+                    codec: Codec::default(),
                     descriptor: Arc::from("{}"),
                     attributes: attributes.iter().cloned().collect(),
                     created: Tid(1),
@@ -663,7 +674,7 @@ mod tests {
                 let mut pages = state.page_map(array);
                 let range = PageRange::at(start, count);
                 if let Some(extent) = source.extent() {
-                    state.space.insert(extent.place(), u64::from(extent.pages()));
+                    state.space.insert(extent.place(), u64::from(extent.stored_pages()));
                 }
                 pages.insert(&Segment { pages: range, source });
                 state.set_page_map(array, pages);

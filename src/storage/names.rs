@@ -3,7 +3,7 @@
 //! ```text
 //! catalog   next id | attributes of the root | names, ascending | tags, ascending
 //! name      text | 0, attributes of a group  or  1, entry of an array
-//! entry     id | shape | block bytes | descriptor | attributes | created | changed
+//! entry     id | shape | block bytes, codec | descriptor | attributes | created | changed
 //! ```
 //!
 //! Opening a store decodes all of its names, so this is made for many: neighbours share what they
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::codec::{Decoder, Encoder, Malformed, decode_flag, malformed};
 use crate::storage::catalog::{ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError};
 use crate::storage::catalog::{Node, Restoration};
+use crate::storage::encoding::Codec;
 use crate::units::{ArrayId, Tid};
 
 pub(super) fn encode_shape(out: &mut Encoder, shape: &[u64]) {
@@ -53,11 +54,16 @@ fn decode_attributes(from: &mut Decoder<'_>) -> Result<Attributes, Malformed> {
 pub(super) fn encode_entry(out: &mut Encoder, entry: &ArrayEntry) {
     out.u64(entry.id.0);
     encode_shape(out, &entry.shape);
-    out.u64(entry.block_bytes);
+    // Fewer than 2^32: the upper half says the codec.
+    out.u64(entry.block_bytes | u64::from(entry.codec.word()) << 32);
     out.text(&entry.descriptor);
     encode_attributes(out, &entry.attributes);
     out.u64(entry.created.0);
     out.u64(entry.changed.0);
+}
+
+pub(super) fn decode_codec(word: u32) -> Result<Codec, Malformed> {
+    Codec::from_word(word).ok_or_else(|| Malformed("a codec is not known".to_owned()))
 }
 
 /// The id of an array, which leaves room for those that a transaction gives provisionally.
@@ -87,7 +93,7 @@ fn decode_entry(from: &mut Decoder<'_>, last: &mut Alike) -> Result<ArrayEntry, 
     if !lens.clone().eq(last.shape.iter().copied()) {
         last.shape = lens.collect();
     }
-    let block_bytes = from.u64()?;
+    let (block_bytes, codec) = (u64::from(from.u32()?), decode_codec(from.u32()?)?);
     let descriptor = from.str()?;
     if *descriptor != *last.descriptor {
         last.descriptor = Arc::from(descriptor);
@@ -96,6 +102,7 @@ fn decode_entry(from: &mut Decoder<'_>, last: &mut Alike) -> Result<ArrayEntry, 
         id,
         shape: Arc::clone(&last.shape),
         block_bytes,
+        codec,
         descriptor: Arc::clone(&last.descriptor),
         attributes: decode_attributes(from)?,
         created: Tid(from.u64()?),

@@ -1,0 +1,245 @@
+//! Who answers when a missing page is touched: one reader of faults, and threads that load.
+//!
+//! ```text
+//! program touches -> kernel -> reader -> queue -> loader: LazyPages::touched -> maps, wakes
+//! ensure, read ahead ------------------> queue
+//! ```
+//!
+//! The reader does nothing but read: moving memory waits until the kernel's message about it was
+//! read, so who reads must never wait for who moves.
+//!
+//! # Invariants
+//!
+//! 1. Every fault that was read is answered: its chunk is shown or given up, or its thread woken
+//!    to look again.
+//! 2. The reader takes no lock but that of the queue.
+//!
+//! # Failure
+//!
+//! [`Pager::new`] fails where the system does not allow userfaultfd; callers load before they map.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::{Arc, Weak};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::MapError;
+use super::lazy::{LazyPages, WeakPages};
+use super::sys::mmap::Access;
+use super::sys::uffd::{Event, Uffd};
+use super::sys::{SysError, limits};
+use crate::sync::{Changed, Mutex, thread};
+
+/// Most threads that load: what many disks give is had by then.
+const LOADERS_MAX: usize = 8;
+
+/// Loads that nobody waits for and that wait themselves; more are forgotten.
+const AHEAD_QUEUE_MAX: usize = 256;
+
+/// Something for a loader to do.
+enum Work {
+    Touched(usize),
+    Load(WeakPages, u64),
+}
+
+#[derive(Default)]
+struct Queue {
+    // Faults first: somebody sleeps.
+    touched: VecDeque<usize>,
+    ahead: VecDeque<(WeakPages, u64)>,
+    is_over: bool,
+}
+
+/// Shared with the threads, which end when the pager is dropped.
+struct Inner {
+    uffd: Uffd,
+    queue: Mutex<Queue>,
+    more: Changed,
+    // Reservations with lazy pages, by their first address.
+    known: Mutex<BTreeMap<usize, WeakPages>>,
+    // What was shown, the oldest first.
+    shown: Mutex<VecDeque<(WeakPages, u64, u64)>>,
+}
+
+/// Loads missing pages when they are touched, for any number of reservations.
+pub struct Pager {
+    inner: Arc<Inner>,
+    over: PipeWriter,
+}
+
+impl Pager {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::System`] if the system does not allow it.
+    pub fn new() -> Result<Arc<Self>, MapError> {
+        let uffd = Uffd::open()?;
+        let (told, over) =
+            std::io::pipe().map_err(|source| MapError::System { call: "pipe", source })?;
+        let inner = Arc::new(Inner {
+            uffd,
+            queue: Mutex::new(Queue::default()),
+            more: Changed::default(),
+            known: Mutex::new(BTreeMap::new()),
+            shown: Mutex::new(VecDeque::new()),
+        });
+        let reader = Arc::clone(&inner);
+        start("zba-faults", move || reader.read(&told))?;
+        for _ in 0..limits::processors().clamp(2, LOADERS_MAX) {
+            let loader = Arc::clone(&inner);
+            start("zba-loader", move || loader.load())?;
+        }
+        Ok(Arc::new(Self { inner, over }))
+    }
+
+    /// Whether system calls that touch missing pages wait for them; else they fail with `EFAULT`.
+    #[must_use]
+    pub fn serves_system_calls(&self) -> bool {
+        self.inner.uffd.serves_system_calls()
+    }
+
+    pub(super) fn add(&self, base: usize, pages: WeakPages) {
+        self.inner.known.lock().insert(base, pages);
+    }
+
+    pub(super) fn remove(&self, base: usize) {
+        self.inner.known.lock().remove(&base);
+    }
+
+    /// Asks for `chunk` to be loaded soon.
+    pub(super) fn ask(&self, pages: WeakPages, chunk: u64) {
+        let mut queue = self.inner.queue.lock();
+        if queue.ahead.len() < AHEAD_QUEUE_MAX {
+            queue.ahead.push_back((pages, chunk));
+            self.inner.more.tell();
+        }
+    }
+
+    /// Notes what was shown by load `id`, so that it can be put aside.
+    pub(super) fn shown(&self, pages: WeakPages, chunk: u64, id: u64) {
+        self.inner.shown.lock().push_back((pages, chunk, id));
+    }
+
+    /// Makes a chunk missing again that was shown long ago; whether one was found.
+    ///
+    /// Bytes that anybody sees do not change by it.
+    pub fn put_one_aside(&self) -> bool {
+        let count = self.inner.shown.lock().len();
+        for _ in 0..count {
+            let Some((weak, chunk, id)) = self.inner.shown.lock().pop_front() else { break };
+            let Some(pages) = weak.upgrade() else { continue };
+            match pages.put_aside(chunk, id) {
+                Aside::Done => return true,
+                Aside::Gone => {}
+                Aside::Kept => self.inner.shown.lock().push_back((weak, chunk, id)),
+            }
+        }
+        false
+    }
+
+    pub(super) fn wake(&self, at: usize, len: usize) {
+        self.inner.uffd.wake(at, len);
+    }
+
+    /// Replaces `[at, at + len)` by missing pages.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Uffd::map_missing`].
+    pub(super) unsafe fn map_missing(
+        &self,
+        at: NonNull<u8>,
+        len: usize,
+        access: Access,
+    ) -> Result<(), SysError> {
+        // SAFETY: the caller keeps the contract.
+        unsafe { self.inner.uffd.map_missing(at, len, access) }
+    }
+}
+
+/// What became of a chunk that was to be put aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Aside {
+    /// It is missing now.
+    Done,
+    /// It was not shown any more.
+    Gone,
+    /// It may have private copies, or the kernel refused.
+    Kept,
+}
+
+impl Inner {
+    /// Reads faults until the pager is dropped.
+    fn read(&self, over: &PipeReader) {
+        let mut files =
+            [self.uffd.as_fd(), over.as_fd()].map(|file| PollFd::new(file, PollFlags::POLLIN));
+        // An interrupted wait is begun again.
+        while !matches!(poll(&mut files, PollTimeout::NONE), Ok(1..) if files[1].any() == Some(true))
+        {
+            while let Ok(Some(event)) = self.uffd.read() {
+                if let Event::Fault { address } = event {
+                    self.queue.lock().touched.push_back(address);
+                    self.more.tell();
+                }
+            }
+        }
+        self.queue.lock().is_over = true;
+        self.more.tell();
+    }
+
+    /// Loads until the pager is dropped.
+    fn load(&self) {
+        while let Some(work) = self.next() {
+            match work {
+                Work::Touched(address) => match self.pages_at(address) {
+                    Some(pages) => pages.touched(address),
+                    // Gone: the thread finds out by itself.
+                    None => self.uffd.wake(address & !0xfff, 0x1000),
+                },
+                Work::Load(pages, chunk) => {
+                    if let Some(pages) = pages.upgrade() {
+                        pages.load_ahead(chunk);
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(address) = queue.touched.pop_front() {
+                return Some(Work::Touched(address));
+            }
+            if let Some((pages, chunk)) = queue.ahead.pop_front() {
+                return Some(Work::Load(pages, chunk));
+            }
+            if queue.is_over {
+                return None;
+            }
+            queue = self.more.wait(queue);
+        }
+    }
+
+    fn pages_at(&self, address: usize) -> Option<Arc<LazyPages>> {
+        let known = self.known.lock();
+        known.range(..=address).next_back().and_then(|(_, pages)| Weak::upgrade(pages))
+    }
+}
+
+impl Drop for Pager {
+    fn drop(&mut self) {
+        // The threads end by themselves: one of them may be the one that drops this.
+        // Nobody reads where the reader is gone.
+        drop(self.over.write(&[1]));
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), MapError> {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(|source| MapError::System { call: "start of a thread", source })
+}
