@@ -39,10 +39,7 @@ use crate::version::{Version, compare};
 
 /// Runs before the one after which the power is cut.
 const REHEARSALS: u64 = 8;
-/// Runs in which processes die between naming a log file and making its name durable: a moment that
-/// dice alone hit in too few programs, and what is built upon such a name is gone with it.
-const UNNAMED: u64 = 2;
-/// Log files of those runs are so small that each few commits need a new one.
+/// Log files of [`Kind::Unnamed`] are so small that each few commits need a new one.
 const UNNAMED_ROLL_BYTES: u64 = 24 << 10;
 /// Words of the file that processes share.
 const WORDS: usize = 8 << 10;
@@ -50,6 +47,20 @@ const WORDS: usize = 8 << 10;
 const DEPTH_MAX: u32 = 3;
 /// How often a look at the newest commit is repeated because a pack came in between.
 const LOOKS_MAX: usize = 8;
+
+/// What processes do, besides everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mixed,
+    /// They die between naming a log file and making its name durable: a moment that dice alone hit
+    /// in too few programs, and what is built upon such a name is gone with it.
+    Unnamed,
+    /// They hold snapshots while others commit, pack and write where space became free.
+    Looking,
+}
+
+/// Runs of a kind after those of all sorts.
+const SPECIAL: [Kind; 4] = [Kind::Unnamed, Kind::Unnamed, Kind::Looking, Kind::Looking];
 
 /// What several processes must have done, or they show nothing.
 pub(crate) const WANTED: [&str; 10] = [
@@ -109,7 +120,7 @@ pub(crate) struct Company {
     checkpoints: Cell<u32>,
     syncs: Cell<u32>,
     rarity: u64,
-    dies_naming: bool,
+    kind: Kind,
 }
 
 /// What the processes leave.
@@ -133,15 +144,15 @@ impl Drop for Together {
 /// is cut only after the last of several such runs: most bugs show while processes are at work.
 pub(crate) fn run(seeds: &[u64; 2], steps: usize) -> Result<Left, String> {
     let dice = |run: u64| Dice::new(&[seeds[0], seeds[1], run]);
-    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps, false).map(drop))?;
-    let unnamed = REHEARSALS + 1..REHEARSALS + 1 + UNNAMED;
-    unnamed.into_iter().try_for_each(|run| performed(dice(run), steps, true).map(drop))?;
-    performed(dice(REHEARSALS), steps, false)
+    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps, Kind::Mixed).map(drop))?;
+    let mut special = (REHEARSALS + 1..).zip(SPECIAL);
+    special.try_for_each(|(run, kind)| performed(dice(run), steps, kind).map(drop))?;
+    performed(dice(REHEARSALS), steps, Kind::Mixed)
 }
 
-fn performed(mut dice: Dice, steps: usize, dies_naming: bool) -> Result<Left, String> {
+fn performed(mut dice: Dice, steps: usize, kind: Kind) -> Result<Left, String> {
     let (disk, mut options) = (Simulated::new().unwrap(), limits(&mut dice));
-    if dies_naming {
+    if kind == Kind::Unnamed {
         options.log_roll_bytes = UNNAMED_ROLL_BYTES;
     }
     let empty = Version { groups: Some([].into()), ..Version::default() };
@@ -174,7 +185,7 @@ fn performed(mut dice: Dice, steps: usize, dies_naming: bool) -> Result<Left, St
         checkpoints: Cell::new(0),
         syncs: Cell::new(0),
         rarity,
-        dies_naming,
+        kind,
     });
     let together = Together;
     let meanwhile = Rc::clone(&company);
@@ -331,7 +342,7 @@ impl Company {
         if self.once_in(5) {
             self.doom(&process, 12);
         }
-        if self.dies_naming && self.once_in(2) {
+        if self.kind == Kind::Unnamed && self.once_in(2) {
             process.doom_naming();
         }
         let options = LocalOptions {
@@ -392,6 +403,14 @@ impl Company {
         }
         if self.once_in(16) {
             self.doom(&member.process, 24);
+        }
+        if self.kind == Kind::Looking && self.once_in(2) {
+            match self.index(4) {
+                0 | 1 => self.look(member)?,
+                2 => self.look_again(member)?,
+                _ => self.pack(member)?,
+            }
+            return Ok(false);
         }
         match self.index(24) {
             0 => return Ok(true),

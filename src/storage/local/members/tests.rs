@@ -486,6 +486,21 @@ fn a_child_of_fork_says_nothing_and_gives_nothing_back() {
 }
 
 #[test]
+fn who_ends_gives_back_also_what_a_child_of_fork_still_has_open() {
+    let (disk, one, other) = two();
+    let childs = [other.shared.clone(), one.shared.clone()];
+    drop(other);
+    assert!(one.is_alone().unwrap());
+    drop(one);
+    assert_eq!(joined(&disk).place, Some(0));
+    drop(childs);
+    let reader = readers(&disk).unwrap();
+    let _childs = reader.shared.clone();
+    drop(reader);
+    assert!(joined(&disk).try_lock_readers_out().unwrap());
+}
+
+#[test]
 fn without_a_file_there_is_nobody_else() {
     let disk = Simulated::new().unwrap();
     let one = Members::apart(&files(&disk, true), &KEY, Duration::ZERO);
