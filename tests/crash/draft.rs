@@ -309,6 +309,8 @@ impl Prepared {
         let Some(entry) = state.catalog.array(name) else { return Ok(()) };
         site.count("old extent");
         for segment in state.page_map(entry.id).lookup(pages)? {
+            // The rest of the extent is not kept for it.
+            let segment = segment.trimmed();
             let bytes = there.bytes[bytes_of(segment.pages)].to_vec();
             self.data(name.to_owned(), segment.pages, Content::Stored(segment.source, bytes));
         }
