@@ -54,7 +54,7 @@ impl From<TransactionError> for UndoError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::txn::{CatalogChange, CreateOptions, Transaction};
+    use crate::txn::{CatalogChange, CreateOptions, Keep, OpenOptions, Transaction};
     use ndarray::{Ix1, array};
     use std::sync::Arc;
 
@@ -118,5 +118,48 @@ mod tests {
         assert_eq!(values(&store.begin_read().unwrap())[1999], 0);
         let none = store.undo(Tid(99));
         assert!(matches!(none, Err(UndoError::Commit(CommitError::NotCommitted(_)))));
+    }
+
+    /// Another process packs before the undoing is committed, and gives a part of an extent that
+    /// nobody needs to others; of the same extent another part comes back.
+    #[test]
+    fn undoing_names_only_what_is_left_of_an_extent() {
+        const BLOCK: usize = 2 << 20;
+        for is_taken in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let one = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+            let other = Store::open(dir.path().join("s"), OpenOptions::default()).unwrap();
+            let write = |name: &str, from: usize, values: &[u8]| {
+                let transaction = other.begin().unwrap();
+                let mut array = match transaction.open::<u8, Ix1>(name) {
+                    Ok(array) => array,
+                    Err(_) => transaction.create(name, &[values.len() as u64]).unwrap(),
+                };
+                let rows = format!("{from}:{}", from + values.len());
+                array.assign(rows.as_str(), &ndarray::arr1(values)).unwrap();
+                drop(array);
+                transaction.commit().unwrap()
+            };
+            write("a", 0, &vec![1; 3 * BLOCK]);
+            write("a", BLOCK, &vec![2; BLOCK]);
+            let changed = write("a", 5, &[3]);
+            let (transaction, undo) = one.begin_undo(changed).unwrap();
+            let handle = DynArray::open(&transaction, "a").unwrap();
+            transaction.restore(undo.data[0].0, &undo.data[0].1).unwrap();
+            drop(handle);
+            other.pack(Keep::Head).unwrap();
+            if is_taken {
+                write("b", 0, &vec![4; BLOCK]);
+            }
+            transaction.commit().unwrap();
+            let report = one.check(true, &mut |_, _| {}).unwrap();
+            assert!(report.damage.is_empty(), "{:?}", report.damage);
+            for store in [one, other] {
+                let reader = store.begin_read().unwrap();
+                let array = reader.open::<u8, Ix1>("a").unwrap();
+                let view = array.view().unwrap();
+                assert_eq!([view[5], view[BLOCK], view[2 * BLOCK]], [1, 2, 1]);
+            }
+        }
     }
 }

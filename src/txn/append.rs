@@ -33,7 +33,6 @@ use crate::storage::record::Record;
 use crate::storage::state::State;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::units::{ArrayId, PAGE_BYTES, PageRange, PageSet, Tid};
-use crate::vm::MapError;
 
 /// Bytes moved in one step.
 const STEP_BYTES: u64 = 8 << 20;
@@ -290,15 +289,14 @@ fn move_rows(
     let to = shape[all.axis] * all.row_bytes;
     let mut after: Vec<u64> = shape.to_vec();
     after[all.axis] += all.rows;
+    let end = after[all.axis] * all.row_bytes;
     let Some(mut old) = inner.session.arrays.remove(&id) else {
         return Err(TransactionError::Poisoned);
     };
     let mut new = old.on(head.page_map(id));
-    let room = new.try_reserve(cx, (to + len).div_ceil(PAGE_BYTES))?;
+    // It has no addresses yet that could be too few.
+    new.try_reserve(cx, end.div_ceil(PAGE_BYTES))?;
     inner.session.arrays.insert(id, new);
-    if !room {
-        return Err(MapError::AddressSpace { bytes: to + len }.into());
-    }
     let mut at = 0;
     while at < len {
         let end = len.min(at + STEP_BYTES);

@@ -63,7 +63,10 @@ impl Store {
             let map = old.page_map(array);
             let mut segments = Vec::new();
             for range in pages.iter() {
-                segments.extend(map.lookup(range).map_err(TransactionError::from)?);
+                // Only that much of an extent is kept for the pinned state: another process that
+                // packs before this is committed gives the rest of it to others.
+                let there = map.lookup(range).map_err(TransactionError::from)?;
+                segments.extend(there.iter().map(Segment::trimmed));
             }
             data.push((array, segments));
         }

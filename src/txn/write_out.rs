@@ -510,6 +510,7 @@ mod tests {
     fn a_few_pages_far_apart_are_written_without_the_hole_between_them() {
         assert_eq!(planned(&[(0, 1), (14, 16)], &PageMap::new()), [(0, 1), (14, 16)]);
         assert_eq!(planned(&[(0, 1), (2, 4), (5, 6)], &PageMap::new()), [(0, 6)]);
+        assert_eq!(planned(&[(0, 4), (8, 12)], &PageMap::new()), [(0, 12)]);
     }
 
     #[test]
@@ -523,6 +524,54 @@ mod tests {
         let changed = [PageRange::at(1000, 1)].into_iter().collect();
         let planned = plan(&changed, &map, block, false).unwrap();
         assert_eq!(planned.iter().collect::<Vec<_>>(), [PageRange::new(0, 1024)]);
+    }
+
+    /// What is planned for pages `changed` of two blocks of 1024 pages, one after the other on the
+    /// disk but for single pages, which make `pieces` pieces of the first or of the second.
+    fn planned_in_pieces(changed: PageRange, block: u64, pieces: u64) -> Vec<PageRange> {
+        let mut map = PageMap::new();
+        stored(&mut map, 0, 2048, 0);
+        // The first page makes two pieces of one, each other one two more.
+        let interior = (pieces - 1) / 2;
+        let edge = (pieces - 1) % 2;
+        let pages = (1..=interior).map(|number| 4 * number).chain((0..edge).map(|_| 0));
+        pages.for_each(|page| stored(&mut map, 1024 * block + page, 1, 5000 + 7 * page));
+        let of_block = map.lookup(PageRange::at(1024 * block, 1024)).unwrap();
+        assert_eq!(self::pieces(&of_block) as u64, pieces);
+        let changed = [changed].into_iter().collect();
+        plan(&changed, &map, 1024, false).unwrap().iter().collect()
+    }
+
+    #[test]
+    fn what_was_written_counts_among_the_pieces_and_only_too_many_are_folded() {
+        let (page, max) = (PageRange::at(1000, 1), PIECES_MAX as u64);
+        assert_eq!(planned_in_pieces(page, 0, max - 1), [page]);
+        assert_eq!(planned_in_pieces(page, 0, max), [PageRange::new(0, 1024)]);
+    }
+
+    #[test]
+    fn a_block_behind_what_was_written_is_not_folded() {
+        let changed = PageRange::new(0, 1024);
+        assert_eq!(planned_in_pieces(changed, 1, PIECES_MAX as u64 + 7), [changed]);
+    }
+
+    #[test]
+    fn a_block_of_an_encoded_array_is_written_whole_by_who_fills_it_up() {
+        let encoded = |changed: &[(u64, u64)], map: &PageMap| {
+            let changed = changed.iter().map(|&(from, to)| PageRange::new(from, to)).collect();
+            let planned = plan(&changed, map, BLOCK, true).unwrap();
+            planned.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        let mut map = PageMap::new();
+        stored(&mut map, 16, 12, 0);
+        assert_eq!(encoded(&[(28, 32)], &map), [(16, 32)], "it is full now");
+        assert_eq!(planned(&[(28, 32)], &map), [(28, 32)], "not encoded");
+        assert_eq!(encoded(&[(28, 31)], &map), [(28, 31)], "its last page is a hole");
+        assert_eq!(encoded(&[(29, 32)], &map), [(29, 32)], "another page of it is a hole");
+        stored(&mut map, 31, 1, 100);
+        assert_eq!(encoded(&[(28, 31)], &map), [(28, 31)], "the last page was there");
+        stored(&mut map, 28, 3, 200);
+        assert_eq!(encoded(&[(31, 32)], &map), [(31, 32)], "it was full already");
     }
 
     #[test]
@@ -584,8 +633,7 @@ mod tests {
         let (_disk, store) = new_store();
         let id = committed(&store, &[7; 3 * PAGE_LEN]).data[0].array;
         overwritten(&store, (id, 3), 1, &[0; PAGE_LEN]).unwrap();
-        let named = newest(&store);
-        assert!(named.iter().any(|&(start, count, _)| start <= 1 && 1 < start + count));
+        assert_eq!(runs(&store), [(1, 1)]);
         assert!(is_healthy(&store));
     }
 
@@ -638,6 +686,22 @@ mod tests {
     }
 
     #[test]
+    fn pages_written_one_by_one_are_written_out_where_they_are() {
+        let (_disk, store) = new_store();
+        let id = committed(&store, &[7; 100 * PAGE_LEN]).data[0].array;
+        let transaction = store.begin().unwrap();
+        open(&transaction, id, 100);
+        let pages = (30..50).chain(70..72);
+        pages.for_each(|page| transaction.write(id, page * PAGE_BYTES, &[9; 20]).unwrap());
+        transaction.commit().unwrap();
+        assert_eq!(runs(&store), [(30, 20), (70, 2)]);
+        let record = store.records(Tid(1), Tid(2)).unwrap().remove(0);
+        let extents = record.data.iter().map(|change| change.segment.source.extent().unwrap());
+        assert_eq!(extents.map(|extent| extent.pages()).collect::<Vec<_>>(), [20, 2]);
+        assert!(is_healthy(&store));
+    }
+
+    #[test]
     fn damage_is_not_carried_along_under_a_new_checksum() {
         let (disk, store) = new_store();
         let id = committed(&store, &[7; 40 * PAGE_LEN]).data[0].array;
@@ -664,5 +728,28 @@ mod tests {
         file.set_len((place.page + 1) * PAGE_BYTES - 1).unwrap();
         let refused = transaction.commit().unwrap_err();
         assert!(refused.to_string().contains("array `a` is damaged"), "{refused}");
+    }
+
+    /// Of two extents of one file, whichever comes first in the array, the one behind the other in
+    /// the file is cut, and takes what was written there with it.
+    #[test]
+    fn a_data_file_that_was_cut_behind_other_pages_refuses_the_commit() {
+        for moved in [0, 380] {
+            let (disk, store) = new_store();
+            let id = committed(&store, &vec![7; 400 * PAGE_LEN]).data[0].array;
+            let first = newest(&store)[0].2.unwrap();
+            overwritten(&store, (id, 400), moved, &[8; 20 * PAGE_LEN]).unwrap();
+            let pages = disk.open("data/0000000000.dat", Access::Write).unwrap();
+            let transaction = store.begin().unwrap();
+            open(&transaction, id, 400);
+            for page in [200, moved + 19] {
+                transaction.write(id, page * PAGE_BYTES, &[9; 20]).unwrap();
+            }
+            let last = newest(&store)[0].2.unwrap();
+            assert!(last.page >= first.page + 400, "{first:?} {last:?}");
+            pages.set_len((last.page + 19) * PAGE_BYTES).unwrap();
+            let refused = transaction.commit().unwrap_err();
+            assert!(refused.to_string().contains("array `a` is damaged"), "{refused}");
+        }
     }
 }

@@ -30,7 +30,7 @@ use zbigarray::storage::words::PrivateWords;
 use zbigarray::units::Tid;
 
 use crate::dice::Dice;
-use crate::draft::{Prepared, Site};
+use crate::draft::{Old, Prepared, Site};
 use crate::process::{Process, let_others};
 use crate::program::{Events, Flavor, backend, limits};
 use crate::story::{Phase, Story};
@@ -39,12 +39,28 @@ use crate::version::{Version, compare};
 
 /// Runs before the one after which the power is cut.
 const REHEARSALS: u64 = 8;
+/// Log files of [`Kind::Unnamed`] are so small that each few commits need a new one.
+const UNNAMED_ROLL_BYTES: u64 = 24 << 10;
 /// Words of the file that processes share.
 const WORDS: usize = 8 << 10;
 /// Steps within steps.
 const DEPTH_MAX: u32 = 3;
 /// How often a look at the newest commit is repeated because a pack came in between.
 const LOOKS_MAX: usize = 8;
+
+/// What processes do, besides everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mixed,
+    /// They die between naming a log file and making its name durable: a moment that dice alone hit
+    /// in too few programs, and what is built upon such a name is gone with it.
+    Unnamed,
+    /// They hold snapshots while others commit, pack and write where space became free.
+    Looking,
+}
+
+/// Runs of a kind after those of all sorts.
+const SPECIAL: [Kind; 4] = [Kind::Unnamed, Kind::Unnamed, Kind::Looking, Kind::Looking];
 
 /// What several processes must have done, or they show nothing.
 pub(crate) const WANTED: [&str; 10] = [
@@ -68,9 +84,18 @@ struct Member {
     head: Known,
     tip: Known,
     waiting: Option<Prepared>,
+    // The snapshot of which it names extents once more.
+    held: Option<Known>,
     unsettled: Option<Tid>,
     snapshots: Vec<Known>,
     places: BTreeSet<Place>,
+}
+
+impl Member {
+    /// What others must leave as it is.
+    fn looked_at(&self) -> impl Iterator<Item = &Known> + Clone {
+        self.snapshots.iter().chain(&self.held)
+    }
 }
 
 /// Where a process can be.
@@ -95,6 +120,7 @@ pub(crate) struct Company {
     checkpoints: Cell<u32>,
     syncs: Cell<u32>,
     rarity: u64,
+    kind: Kind,
 }
 
 /// What the processes leave.
@@ -118,12 +144,17 @@ impl Drop for Together {
 /// is cut only after the last of several such runs: most bugs show while processes are at work.
 pub(crate) fn run(seeds: &[u64; 2], steps: usize) -> Result<Left, String> {
     let dice = |run: u64| Dice::new(&[seeds[0], seeds[1], run]);
-    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps).map(drop))?;
-    performed(dice(REHEARSALS), steps)
+    (0..REHEARSALS).try_for_each(|run| performed(dice(run), steps, Kind::Mixed).map(drop))?;
+    let mut special = (REHEARSALS + 1..).zip(SPECIAL);
+    special.try_for_each(|(run, kind)| performed(dice(run), steps, kind).map(drop))?;
+    performed(dice(REHEARSALS), steps, Kind::Mixed)
 }
 
-fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
-    let (disk, options) = (Simulated::new().unwrap(), limits(&mut dice));
+fn performed(mut dice: Dice, steps: usize, kind: Kind) -> Result<Left, String> {
+    let (disk, mut options) = (Simulated::new().unwrap(), limits(&mut dice));
+    if kind == Kind::Unnamed {
+        options.log_roll_bytes = UNNAMED_ROLL_BYTES;
+    }
     let empty = Version { groups: Some([].into()), ..Version::default() };
     let mut told = Told {
         dice,
@@ -154,6 +185,7 @@ fn performed(mut dice: Dice, steps: usize) -> Result<Left, String> {
         checkpoints: Cell::new(0),
         syncs: Cell::new(0),
         rarity,
+        kind,
     });
     let together = Together;
     let meanwhile = Rc::clone(&company);
@@ -310,6 +342,9 @@ impl Company {
         if self.once_in(5) {
             self.doom(&process, 12);
         }
+        if self.kind == Kind::Unnamed && self.once_in(2) {
+            process.doom_naming();
+        }
         let options = LocalOptions {
             map_words: Process::map_words,
             commit_wait: Duration::ZERO,
@@ -338,6 +373,7 @@ impl Company {
             tip: head.clone(),
             head,
             waiting,
+            held: None,
             unsettled,
             snapshots,
             places,
@@ -368,6 +404,14 @@ impl Company {
         if self.once_in(16) {
             self.doom(&member.process, 24);
         }
+        if self.kind == Kind::Looking && self.once_in(2) {
+            match self.index(4) {
+                0 | 1 => self.look(member)?,
+                2 => self.look_again(member)?,
+                _ => self.pack(member)?,
+            }
+            return Ok(false);
+        }
         match self.index(24) {
             0 => return Ok(true),
             1 | 2 => self.look(member)?,
@@ -395,12 +439,14 @@ impl Company {
         let flavors = [Flavor::Mixed, Flavor::Mixed, Flavor::Small, Flavor::Names, Flavor::Long];
         let flavor = flavors[self.index(flavors.len())];
         let (mut dice, mut events) = (Dice::new(&[self.next()]), Events::new());
+        let held = member.snapshots.first().cloned();
         let prepared = Prepared::new(
             &mut Site {
                 engine: &member.engine,
                 head: &member.head.state,
                 versions: &versions,
                 oldest: index_of(member.engine.oldest()).min(versions.len() - 1),
+                old: Old::Held(held.as_ref().map(|held| &held.state)),
                 dice: &mut dice,
                 events: &mut events,
                 places: &mut member.places,
@@ -411,7 +457,7 @@ impl Company {
             *self.told.borrow_mut().events.entry(event).or_default() += count;
         }
         match prepared {
-            Ok(prepared) => member.waiting = Some(prepared),
+            Ok(prepared) => (member.waiting, member.held) = (Some(prepared), held),
             // An old commit was to be looked at, and another process packed it away.
             Err(StorageError::Forgotten { .. } | StorageError::NoCommit { .. }) => {}
             Err(error) => self.excused(&member.process, "staging", &error)?,
@@ -427,6 +473,7 @@ impl Company {
     fn append(&self, member: &mut Member) -> Result<(), String> {
         self.stage(member)?;
         let Some(prepared) = member.waiting.take() else { return Ok(()) };
+        let held = member.held.take();
         if let Err(error) = prepared.sync(&member.engine) {
             return self.excused(&member.process, "syncing data", &error);
         }
@@ -435,7 +482,7 @@ impl Company {
             Ok(lock) => lock,
             Err(error) => {
                 self.excused(&process, "locking", &error)?;
-                member.waiting = Some(prepared);
+                (member.waiting, member.held) = (Some(prepared), held);
                 return Ok(());
             }
         };
@@ -542,9 +589,9 @@ impl Company {
 
     /// Says which snapshots it has.
     fn pin(&self, member: &Member) {
-        let tids = member.snapshots.iter().map(|snapshot| snapshot.state.tid);
+        let tids = member.looked_at().map(|snapshot| snapshot.state.tid);
         let looked_at = tids.clone().min().zip(tids.max()).map(|(oldest, newest)| oldest..=newest);
-        let generations = member.snapshots.iter().map(|snapshot| snapshot.generation);
+        let generations = member.looked_at().map(|snapshot| snapshot.generation);
         let generation = generations.chain([member.engine.generation()]).min();
         member.engine.pin(looked_at, generation.unwrap_or(0));
     }
@@ -594,9 +641,9 @@ impl Company {
         }
         let tid = Tid(oldest + self.index((newest - oldest) as usize + 1) as u64);
         member.snapshots.push(member.head.clone());
-        let tids = || member.snapshots.iter().map(|snapshot| snapshot.state.tid).chain([tid]);
+        let tids = || member.looked_at().map(|snapshot| snapshot.state.tid).chain([tid]);
         let looked_at = tids().min().zip(tids().max()).map(|(oldest, newest)| oldest..=newest);
-        let generation = member.snapshots.iter().map(|snapshot| snapshot.generation).min();
+        let generation = member.looked_at().map(|snapshot| snapshot.generation).min();
         member.engine.pin(looked_at, generation.unwrap_or(0));
         let loaded = match tid >= member.engine.floor() {
             true => member.engine.load(tid).ok(),
@@ -738,5 +785,5 @@ impl Company {
 }
 
 fn pinned(member: &Member) -> Vec<Arc<State>> {
-    member.snapshots.iter().map(|snapshot| Arc::new(snapshot.state.clone())).collect()
+    member.looked_at().map(|snapshot| Arc::new(snapshot.state.clone())).collect()
 }

@@ -44,6 +44,16 @@ enum Content {
     Stored(Source, Vec<u8>),
 }
 
+/// The old commits whose extents may be named once more.
+#[derive(Clone, Copy)]
+pub(crate) enum Old<'a> {
+    /// Any: nobody packs before the record is there.
+    Any,
+    /// The snapshot that the process holds until the record is there, if it has one. Extents of
+    /// others may be given away by the packs of other processes meanwhile.
+    Held(Option<&'a State>),
+}
+
 /// Who prepares a commit, and what is known there of the store.
 pub(crate) struct Site<'a> {
     pub(crate) engine: &'a LocalEngine,
@@ -52,6 +62,7 @@ pub(crate) struct Site<'a> {
     pub(crate) versions: &'a [Arc<Version>],
     /// The oldest commit that can be read.
     pub(crate) oldest: usize,
+    pub(crate) old: Old<'a>,
     pub(crate) dice: &'a mut Dice,
     pub(crate) events: &'a mut Events,
     /// Where extents were written before.
@@ -282,19 +293,25 @@ impl Prepared {
         name: &str,
         pages: PageRange,
     ) -> Result<(), StorageError> {
-        let tid = site.any_kept();
-        let Some(held) = site.versions[usize::try_from(tid).unwrap()].arrays.get(name).cloned()
-        else {
+        let (tid, held) = match site.old {
+            Old::Any => (site.any_kept(), None),
+            Old::Held(None) => return Ok(()),
+            Old::Held(Some(state)) => (state.tid.0, Some(state)),
+        };
+        let version = site.versions.get(usize::try_from(tid).unwrap());
+        let Some(there) = version.and_then(|version| version.arrays.get(name)).cloned() else {
             return Ok(());
         };
-        if held.bytes.len() as u64 / PAGE_LEN as u64 <= pages.end {
+        if there.bytes.len() as u64 / PAGE_LEN as u64 <= pages.end {
             return Ok(());
         }
-        let state = site.engine.load(Tid(tid))?;
+        let state = held.cloned().map_or_else(|| site.engine.load(Tid(tid)), Ok)?;
         let Some(entry) = state.catalog.array(name) else { return Ok(()) };
         site.count("old extent");
         for segment in state.page_map(entry.id).lookup(pages)? {
-            let bytes = held.bytes[bytes_of(segment.pages)].to_vec();
+            // The rest of the extent is not kept for it.
+            let segment = segment.trimmed();
+            let bytes = there.bytes[bytes_of(segment.pages)].to_vec();
             self.data(name.to_owned(), segment.pages, Content::Stored(segment.source, bytes));
         }
         Ok(())

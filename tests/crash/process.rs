@@ -53,6 +53,9 @@ struct Life {
     seen: AtomicU64,
     // It dies at the call that comes after so many, or at the next one of a kind.
     doom: Mutex<Option<(usize, FaultKind)>>,
+    // It dies when it has named a log file and is about to make the name durable.
+    dies_naming: AtomicBool,
+    has_named: AtomicBool,
     locked: Mutex<Vec<(Weak<dyn BackendFile>, u64)>>,
 }
 
@@ -138,6 +141,8 @@ impl Process {
             errors: Arc::clone(errors),
             seen: AtomicU64::new(errors.load(Ordering::Relaxed)),
             doom: Mutex::new(None),
+            dies_naming: AtomicBool::new(false),
+            has_named: AtomicBool::new(false),
             locked: Mutex::default(),
         }))
     }
@@ -163,6 +168,11 @@ impl Process {
     /// It will die at the call after `calls` others, or at the first one of the kind from then on.
     pub(crate) fn doom(&self, calls: usize, kind: FaultKind) {
         *self.0.doom.lock().unwrap() = Some((calls, kind));
+    }
+
+    /// It will die between naming a log file and making the name durable.
+    pub(crate) fn doom_naming(&self) {
+        self.0.dies_naming.store(true, Ordering::Relaxed);
     }
 
     /// The words that the process with the file that was asked last shares with others.
@@ -217,6 +227,9 @@ impl Backend for Process {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if to.starts_with("log/") {
+            self.0.has_named.store(true, Ordering::Relaxed);
+        }
         self.0.call(FaultKind::Killed, || self.0.disk.rename(from, to), || {})
     }
 
@@ -225,6 +238,11 @@ impl Backend for Process {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
+        let names = path == "log" && self.0.has_named.swap(false, Ordering::Relaxed);
+        if names && self.0.dies_naming.load(Ordering::Relaxed) && !self.is_dead() {
+            self.kill();
+            return Err(death());
+        }
         self.0.call(FaultKind::KilledAtSyncDir, || self.0.disk.sync_dir(path), || {})
     }
 }

@@ -24,7 +24,7 @@ use zbigarray::storage::state::State;
 use zbigarray::units::{BLOCK_BYTES_MIN, Tid};
 
 use crate::dice::Dice;
-use crate::draft::{Done, Prepared, Site};
+use crate::draft::{Done, Old, Prepared, Site};
 use crate::story::{Phase, Story};
 use crate::version::{Version, compare};
 
@@ -228,6 +228,7 @@ impl Program {
             head: &self.head,
             versions: &self.versions,
             oldest: self.oldest,
+            old: Old::Any,
             dice: &mut self.dice,
             events: &mut self.events,
             places: &mut self.places,

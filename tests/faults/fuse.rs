@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::child::{self, Task};
 use crate::judge::{Told, goes_on, judge};
-use crate::lossy::REQUESTS;
+use crate::lossy::{DIRECT_READ, REQUESTS};
 use crate::program::is_sled;
 use crate::served;
 use crate::table::{Sample, Table};
@@ -48,7 +48,7 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
     }
     let mut number = 0;
     for (name, workload) in WORKLOADS {
-        let counts = match server.profile(workload, sample.seed) {
+        let counts = match server.profile(workload, sample.seed, Mode::Cached) {
             Ok(counts) => counts,
             Err(why) => {
                 table.row("fuse", &format!("{name} without faults"), "-", Err(why));
@@ -69,7 +69,8 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
                     }
                     let line = format!("fail {request} {n} {word} {lasting}");
                     let up = (number / sample.every).is_multiple_of(2);
-                    let result = server.one(&mut history, &line, lasting == "once", up);
+                    let cached = Mode::Cached;
+                    let result = server.one(&mut history, &line, lasting == "once", up, cached);
                     let place = |why| format!("{name}, {line}: {why}");
                     let way = match (&result, lasting) {
                         (Ok(Seen::Signal), _) => "EIO, as SIGBUS",
@@ -89,10 +90,51 @@ pub(crate) fn run(sample: Sample, table: &mut Table) {
                     &line,
                     false,
                     (number / sample.every).is_multiple_of(2),
+                    Mode::Cached,
                 );
                 let result = result.map_err(|why| format!("{name}, {line}: {why}"));
                 table.row("fuse", "space", "ENOSPC at a size", result.map(|_| ()));
             }
+        }
+        short_transfers(&mut server, &mut history, name, sample, table);
+    }
+}
+
+/// Each transfer past the cache is short once; and all of them are, which every run does, because
+/// that meets each place that reads or writes.
+fn short_transfers(
+    server: &mut Server,
+    history: &mut History,
+    name: &str,
+    sample: Sample,
+    table: &mut Table,
+) {
+    let counts = match server.profile(history.workload, history.seed, Mode::Direct) {
+        Ok(counts) => counts,
+        Err(why) => {
+            return table.row("fuse", &format!("{name} past the cache"), "-", Err(why));
+        }
+    };
+    let mut number = 0;
+    for request in [DIRECT_READ, "write"] {
+        let count = counts.get(request).copied().unwrap_or(0);
+        if count == 0 {
+            let why = format!("{name}: there was none");
+            table.row("fuse", request, "short", Err(why));
+        }
+        let once = (1..=count).map(|n| (n, "once"));
+        for (n, lasting) in once.chain([(1, "lasting")]) {
+            number += 1;
+            if lasting == "once" && !sample.has(number) {
+                continue;
+            }
+            let line = format!("fail {request} {n} short {lasting}");
+            // Nothing is mended for the judge, who reads and commits: short is not broken.
+            let up = lasting == "lasting" || number.is_multiple_of(2);
+            let result = server.one(history, &line, true, up, Mode::Direct);
+            let result = result.map(|_| ()).map_err(|why| format!("{name}, {line}: {why}"));
+            let way = if lasting == "once" { "short" } else { "short, all of them" };
+            table.row("fuse", &format!("{request}, no cache"), way, result);
         }
     }
 }
@@ -104,7 +146,7 @@ const KILLED_AT: [(&str, usize); 3] = [("pwrite64", 160), ("pwritev", 16), ("fda
 fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
     let mut number = 0;
     for (name, workload) in WORKLOADS {
-        let counts = match server.profile(workload, sample.seed) {
+        let counts = match server.profile(workload, sample.seed, Mode::Cached) {
             Ok(counts) => counts,
             Err(why) => {
                 table.row("fuse", &format!("{name} without faults"), "-", Err(why));
@@ -112,7 +154,7 @@ fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
             }
         };
         let mut history = History::new(workload, sample.seed);
-        let result = server.one(&mut history, "mend", false, false);
+        let result = server.one(&mut history, "mend", false, false, Mode::Cached);
         table.row("fuse", "the end", "power cut", result.map(|_| ()));
         // Who is killed cannot sync once more when it closes its store, as sled does.
         for (call, most) in KILLED_AT {
@@ -130,7 +172,7 @@ fn power_cuts(server: &mut Server, sample: Sample, table: &mut Table) {
                 number += 1;
                 if sample.has(number) {
                     let line = format!("fail {request} {n} 5 lasting");
-                    let result = server.one(&mut history, &line, false, false);
+                    let result = server.one(&mut history, &line, false, false, Mode::Cached);
                     let result = result.map_err(|why| format!("{name}, {line}: {why}"));
                     table.row("fuse", request, "power cut", result.map(|_| ()));
                 }
@@ -148,6 +190,15 @@ fn suits(request: &str, way: &str) -> bool {
         "lost" => request == "fsync",
         _ => true,
     }
+}
+
+/// How the kernel moves bytes of files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Through its cache: a short write is one for the program as well, a short read is not.
+    Cached,
+    /// Straight from and to the memory of the program, which sees what was short.
+    Direct,
 }
 
 /// The process that serves the file system.
@@ -203,6 +254,14 @@ impl Server {
         self.answer()
     }
 
+    fn reset(&mut self, mode: Mode) -> Result<(), String> {
+        self.tell("reset")?;
+        if mode == Mode::Direct {
+            self.tell("direct")?;
+        }
+        Ok(())
+    }
+
     fn task(&self, workload: Workload, seed: u64) -> Task {
         let directory = self.mount.join("store");
         Task { workload, seed, until: COMMITS, directory }
@@ -213,8 +272,9 @@ impl Server {
         &mut self,
         workload: Workload,
         seed: u64,
+        mode: Mode,
     ) -> Result<BTreeMap<String, usize>, String> {
-        self.tell("reset")?;
+        self.reset(mode)?;
         let ended = self.task(workload, seed).run(&[]).map_err(|error| error.to_string())?;
         let mut told = Told::default();
         told.hear_all(&ended.printed);
@@ -253,8 +313,9 @@ impl Server {
         line: &str,
         once: bool,
         up: bool,
+        mode: Mode,
     ) -> Result<Seen, String> {
-        self.tell("reset")?;
+        self.reset(mode)?;
         self.tell(line)?;
         let task = self.task(history.workload, history.seed);
         let ended = task.run(&[]).map_err(|error| error.to_string())?;
@@ -269,12 +330,14 @@ impl Server {
             told.bad.push("one failing call stopped the program for good".to_owned());
         }
         if line.contains("short") && told.errors > 0 {
-            told.bad.push("a short write was not continued".to_owned());
+            told.bad.push("a short transfer was not continued".to_owned());
         }
         let disk = child::disk(&task.directory);
         let before_cut = |why| format!("while the machine is up: {why}");
         if up {
-            self.tell("mend")?;
+            if mode == Mode::Cached {
+                self.tell("mend")?;
+            }
             judge(&disk, history, &told).map_err(before_cut)?;
             let n = goes_on(&disk, history).map_err(before_cut)?;
             told = Told { acknowledged: n, issued: n, existed: true, ..Told::default() };

@@ -34,6 +34,10 @@ pub(crate) const REQUESTS: [&str; 12] = [
     "readdir",
 ];
 
+/// What a program reads past the kernel's cache, where the file system is a direct one: only such
+/// a read can be short. Of a short page the cache makes a file that ends there.
+pub(crate) const DIRECT_READ: &str = "direct-read";
+
 /// How a request fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
@@ -77,6 +81,8 @@ pub(crate) struct Lossy {
     counts: BTreeMap<String, usize>,
     fault: Option<Fault>,
     cap_pages: Option<usize>,
+    // Reading and writing goes past the kernel's cache; mapped pages do not.
+    is_direct: bool,
 }
 
 type Answer<T> = Result<T, i32>;
@@ -111,6 +117,19 @@ impl Lossy {
 
     pub(crate) fn set_cap(&mut self, bytes: usize) {
         self.cap_pages = Some(bytes / PAGE);
+    }
+
+    /// From now on files are opened such that each transfer is a request of its own.
+    pub(crate) fn set_direct(&mut self) {
+        self.is_direct = true;
+    }
+
+    /// Whether a file is to be opened so. Processes share a mapping of the one called `shared`,
+    /// which is possible only through the cache.
+    pub(crate) fn is_direct(&self, inode: u64) -> bool {
+        let is_shared =
+            || self.names.iter().any(|((_, name), of)| *of == inode && name == "shared");
+        self.is_direct && !is_shared()
     }
 
     /// How many requests of each kind there were.
@@ -174,10 +193,22 @@ impl Lossy {
         Ok(())
     }
 
-    pub(crate) fn read(&self, inode: u64, offset: usize, len: usize) -> Answer<&[u8]> {
+    /// Reads up to `len` bytes, past the cache or for it.
+    pub(crate) fn read(
+        &mut self,
+        inode: u64,
+        offset: usize,
+        len: usize,
+        direct: bool,
+    ) -> Answer<&[u8]> {
+        let fate = self.fate(if direct { DIRECT_READ } else { "read" });
+        if let Some(How::Error(errno)) = fate {
+            return Err(errno);
+        }
         let live = &self.node(inode)?.live;
         let start = offset.min(live.len());
-        Ok(&live[start..offset.saturating_add(len).min(live.len())])
+        let bytes = &live[start..offset.saturating_add(len).min(live.len())];
+        Ok(if fate == Some(How::Short) { &bytes[..bytes.len().div_ceil(2)] } else { bytes })
     }
 
     /// Writes and returns how many bytes.

@@ -1,7 +1,7 @@
 //! The lossy file system behind FUSE, in a process of its own, told by lines on standard input.
 //!
 //! ```text
-//! reset | crash | mend | cap BYTES | counts
+//! reset | crash | mend | direct | cap BYTES | counts
 //! fail REQUEST N ERRNO|short|lost once|lasting                      -> ok, and counts of requests
 //! ```
 //!
@@ -57,6 +57,7 @@ fn serve(mount_point: &Path) -> io::Result<()> {
                 session = mounted(&lossy, mount_point)?;
             }
             ["mend"] => lock(&lossy).mend(),
+            ["direct"] => lock(&lossy).set_direct(),
             ["cap", bytes] => lock(&lossy).set_cap(bytes.parse().unwrap_or(usize::MAX)),
             ["fail", request, number, how, lasting] => lock(&lossy).set_fault(Fault {
                 request: (*request).to_owned(),
@@ -163,6 +164,13 @@ impl Served {
     }
 }
 
+fn flags_of(lossy: &Lossy, inode: INodeNo) -> FopenFlags {
+    match lossy.is_direct(inode.0) {
+        true => FopenFlags::FOPEN_DIRECT_IO,
+        false => FopenFlags::empty(),
+    }
+}
+
 /// Sends a reply that has nothing to say but that it worked.
 fn answer(result: Result<(), i32>, reply: ReplyEmpty) {
     match result {
@@ -240,7 +248,8 @@ impl Filesystem for Served {
     ) {
         match self.made("create", parent, name) {
             Ok(made) => {
-                reply.created(&TTL, &made, Generation(0), FileHandle(0), FopenFlags::empty());
+                let flags = flags_of(&self.lossy(), made.ino);
+                reply.created(&TTL, &made, Generation(0), FileHandle(0), flags);
             }
             Err(errno) => reply.error(Errno::from_i32(errno)),
         }
@@ -268,9 +277,10 @@ impl Filesystem for Served {
         answer(fate.and_then(|()| lossy.rename(from, to)), reply);
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.lossy().whole("open") {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+    fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let mut lossy = self.lossy();
+        match lossy.whole("open") {
+            Ok(()) => reply.opened(FileHandle(0), flags_of(&lossy, inode)),
             Err(errno) => reply.error(Errno::from_i32(errno)),
         }
     }
@@ -283,12 +293,11 @@ impl Filesystem for Served {
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        // The kernel names one for a transfer to a program's memory, and none for its cache.
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut lossy = self.lossy();
-        let fate = lossy.whole("read");
-        match fate.and_then(|()| lossy.read(inode.0, index(offset), size as usize)) {
+        match self.lossy().read(inode.0, index(offset), size as usize, owner.is_some()) {
             Ok(bytes) => reply.data(bytes),
             Err(errno) => reply.error(Errno::from_i32(errno)),
         }

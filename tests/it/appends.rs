@@ -44,6 +44,34 @@ fn rows_of_the_second_to_commit_land_behind_those_of_the_first() {
 }
 
 #[test]
+fn rows_are_moved_behind_rows_of_zeros_of_which_only_the_shape_was_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(directory.path().join("s"), CreateOptions::default()).unwrap();
+    let transaction = store.begin().unwrap();
+    drop(transaction.create::<u32, Ix1>("a", &[0]).unwrap());
+    transaction.commit().unwrap();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[0; 2048]);
+    let rows = append(&other, &[20]);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.range(), 2048..2049);
+    assert_eq!(content(&store), [vec![0; 2048], vec![20]].concat());
+}
+
+#[test]
+fn rows_stay_where_they_are_beside_a_row_that_another_wrote_on_their_page() {
+    let (_directory, store) = store();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    one.open::<u32, Ix1>("a").unwrap().set("0", 7).unwrap();
+    let rows = append(&other, &[20]);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(rows.range(), 3..4);
+    assert_eq!(content(&store), [7, 2, 3, 20]);
+}
+
+#[test]
 fn rows_are_moved_between_processes_as_between_threads() {
     let (directory, store) = store();
     let again = crate::engine::again(&store, &directory.path().join("s"));
@@ -224,6 +252,21 @@ fn large_rows_in_either_order_are_moved_whole_and_the_rest_is_the_fill_value() {
             if order == Order::C { view.slice(s![1403, ..]) } else { view.slice(s![.., 1403]) };
         assert!(last.iter().all(|&value| value == -1.5));
     }
+}
+
+#[test]
+fn rows_of_several_steps_are_moved_each_to_its_place() {
+    let (_directory, store) = store();
+    let (one, other) = (store.begin().unwrap(), store.begin().unwrap());
+    append(&one, &[10]);
+    let rows: Vec<u32> = (0..5 << 20).collect();
+    let moved = append(&other, &rows);
+    one.commit().unwrap();
+    other.commit().unwrap();
+    assert_eq!(moved.range(), 4..4 + (5 << 20));
+    let found = content(&store);
+    assert_eq!(found[..4], [1, 2, 3, 10]);
+    assert!(found[4..] == rows, "three steps of 8 MiB");
 }
 
 #[test]

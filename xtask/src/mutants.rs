@@ -79,6 +79,18 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
         ],
     ),
     (
+        "company",
+        &[
+            &[stage("zbigarray", 60, &["members::", "company_tests", "local::tests"])],
+            &[
+                stage("zbigarray", 60, QUICK),
+                stage("company", 120, &[]),
+                stage("it", 90, &["concurrent", "appends"]),
+            ],
+            &[stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"])],
+        ],
+    ),
+    (
         "rows",
         &[
             &[stage("it", 60, &["appends"])],
@@ -108,6 +120,7 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/pack.rs", "engine"),
     ("src/storage/local/extents.rs", "engine"),
     ("src/storage/local/free_space.rs", "engine"),
+    ("src/storage/local/members.rs", "company"),
     ("src/txn/write_out.rs", "store"),
     ("src/txn/append.rs", "rows"),
 ];

@@ -327,11 +327,13 @@ impl Extents {
         Ok(())
     }
 
-    /// Says that a record names extents from now on.
+    /// Says that a record names extents from now on. Who names extents of an old commit keeps a
+    /// snapshot of it until then; of those who do not, this notices only who was too late for
+    /// space that nobody has taken since.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Packed`] if it names space that was given to others.
+    /// [`StorageError::Packed`] if it names space that is free.
     pub(super) fn admit<'a>(
         &self,
         sources: impl Iterator<Item = &'a Source>,

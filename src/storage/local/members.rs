@@ -170,11 +170,10 @@ impl Members {
     fn take_place(&mut self) -> Result<(), StorageError> {
         for place in 0..PLACES {
             if self.try_lock(PLACE_BYTE + place as u64, ByteLock::Exclusive)? {
-                let first = word_of(place);
-                (0..PLACE_WORDS).for_each(|word| self.words.store(first + word, 0));
-                self.words.store(first + STARTED, process_start(self.process));
-                self.words.store(first + OPENED_NS, now_ns());
-                self.words.store(first + PID, u64::from(self.process));
+                (0..PLACE_WORDS).for_each(|word| self.words.store(word_of(place, word), 0));
+                self.words.store(word_of(place, STARTED), process_start(self.process));
+                self.words.store(word_of(place, OPENED_NS), now_ns());
+                self.words.store(word_of(place, PID), u64::from(self.process));
                 self.place = Some(place);
                 return Ok(());
             }
@@ -308,35 +307,34 @@ impl Members {
         if std::process::id() != self.process {
             return;
         }
-        let first = word_of(place);
         let (oldest, newest) = match looked_at {
             Some(tids) => (tids.start().0, tids.end().0),
             None => (NO_SNAPSHOT, 0),
         };
         // First: the newest is asked for where the oldest is over.
         let word = self.stamp(newest);
-        if self.words.load(first + NEWEST_SNAPSHOT) != word {
-            self.words.store(first + NEWEST_SNAPSHOT, word);
+        if self.words.load(word_of(place, NEWEST_SNAPSHOT)) != word {
+            self.words.store(word_of(place, NEWEST_SNAPSHOT), word);
         }
         let word = self.stamp(oldest);
-        if self.words.load(first + SNAPSHOT) != word {
-            self.words.store(first + SNAPSHOT, word);
-            self.words.store(first + PINNED_NS, now_ns());
+        if self.words.load(word_of(place, SNAPSHOT)) != word {
+            self.words.store(word_of(place, SNAPSHOT), word);
+            self.words.store(word_of(place, PINNED_NS), now_ns());
         }
         let chain = self.stamp(u64::from(chain));
-        if self.words.load(first + CHAIN) != chain {
-            self.words.store(first + CHAIN, chain);
+        if self.words.load(word_of(place, CHAIN)) != chain {
+            self.words.store(word_of(place, CHAIN), chain);
         }
     }
 
     /// The oldest chain of log files that this process said it may still open.
     pub(super) fn own_chain(&self) -> Told {
-        self.place.map_or(Told::Nothing, |place| self.told(word_of(place) + CHAIN))
+        self.place.map_or(Told::Nothing, |place| self.told(word_of(place, CHAIN)))
     }
 
     /// The commit before which this process may look at snapshots no more.
     pub(super) fn expired(&self) -> Option<Tid> {
-        let word = word_of(self.place?) + EXPIRED;
+        let word = word_of(self.place?, EXPIRED);
         match self.told(word) {
             Told::Number(tid) => Some(Tid(tid)),
             Told::Nothing | Told::Nonsense => None,
@@ -345,7 +343,7 @@ impl Members {
 
     /// Tells the process at `place` that its snapshots older than `tid` are over.
     pub(super) fn expire(&self, place: usize, tid: Tid) {
-        self.raise(word_of(place) + EXPIRED, tid.0);
+        self.raise(word_of(place, EXPIRED), tid.0);
     }
 
     /// The places of other living processes, ascending.
@@ -373,24 +371,23 @@ impl Members {
     /// What the places of other living processes say of their oldest snapshot and of their chain.
     pub(super) fn others_pins(&self) -> Result<Vec<(usize, Told, Told)>, StorageError> {
         let told = |place: usize| {
-            let first = word_of(place);
-            (place, self.told(first + SNAPSHOT), self.told(first + CHAIN))
+            (place, self.told(word_of(place, SNAPSHOT)), self.told(word_of(place, CHAIN)))
         };
         Ok(self.others()?.into_iter().map(told).collect())
     }
 
     /// Whether the process at `place` was told that the snapshot of commit `tid` is over.
     pub(super) fn is_expired(&self, place: usize, tid: Tid) -> bool {
-        matches!(self.told(word_of(place) + EXPIRED), Told::Number(over) if over > tid.0)
+        matches!(self.told(word_of(place, EXPIRED)), Told::Number(over) if over > tid.0)
     }
 
     /// The oldest commit of which the process at `place`, whose oldest snapshot is over, may have a
     /// snapshot that is not; `None` if all of its snapshots are over.
     pub(super) fn not_expired(&self, place: usize) -> Option<Tid> {
-        let Told::Number(over) = self.told(word_of(place) + EXPIRED) else {
+        let Told::Number(over) = self.told(word_of(place, EXPIRED)) else {
             return Some(Tid::ZERO);
         };
-        match self.told(word_of(place) + NEWEST_SNAPSHOT) {
+        match self.told(word_of(place, NEWEST_SNAPSHOT)) {
             Told::Number(newest) if newest < over => None,
             _ => Some(Tid(over)),
         }
@@ -402,16 +399,16 @@ impl Members {
         places.extend(self.place);
         places.sort_unstable();
         let member = |place: usize| {
-            let first = word_of(place);
-            let snapshot = match self.told(first + SNAPSHOT) {
+            let snapshot = match self.told(word_of(place, SNAPSHOT)) {
                 Told::Number(tid) if tid != NO_SNAPSHOT => Some(Tid(tid)),
                 Told::Number(_) | Told::Nothing | Told::Nonsense => None,
             };
-            let pid = u32::try_from(self.words.load(first + PID)).unwrap_or(0);
-            let time = |word: usize| i64::try_from(self.words.load(first + word)).unwrap_or(0);
+            let pid = u32::try_from(self.words.load(word_of(place, PID))).unwrap_or(0);
+            let time =
+                |word: usize| i64::try_from(self.words.load(word_of(place, word))).unwrap_or(0);
             Member {
                 pid,
-                is_same_process: process_start(pid) == self.words.load(first + STARTED),
+                is_same_process: process_start(pid) == self.words.load(word_of(place, STARTED)),
                 opened_ns: time(OPENED_NS),
                 snapshot,
                 snapshot_since_ns: snapshot.map(|_| time(PINNED_NS)),
@@ -534,7 +531,7 @@ impl Drop for Members {
             return;
         }
         if let Some(place) = self.place {
-            (0..PLACE_WORDS).for_each(|word| self.words.store(word_of(place) + word, 0));
+            (0..PLACE_WORDS).for_each(|word| self.words.store(word_of(place, word), 0));
             self.unlock(PLACE_BYTE + place as u64);
         } else {
             self.unlock(READERS_BYTE);
@@ -545,8 +542,8 @@ impl Drop for Members {
 const NUMBER_BITS: u32 = 44;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 
-const fn word_of(place: usize) -> usize {
-    FIRST_PLACE_WORD + place * PLACE_WORDS
+const fn word_of(place: usize, word: usize) -> usize {
+    FIRST_PLACE_WORD + place * PLACE_WORDS + word
 }
 
 fn failed(error: &std::io::Error) -> StorageError {
@@ -559,3 +556,6 @@ fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
