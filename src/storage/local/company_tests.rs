@@ -263,8 +263,8 @@ fn a_torn_record_of_a_dead_process_is_cut_by_the_next_who_commits() {
     healthy(&other);
 }
 
-/// Found by the crash enumerator: the next commit began a log file, and what was cut was back before
-/// it after a power cut.
+/// Found by the crash enumerator: the next commit began a log file, and what was cut was back in
+/// front of it after a power cut.
 #[test]
 fn a_cut_whose_process_died_before_the_sync_is_made_durable_by_the_next_who_commits() {
     for opens in [false, true] {

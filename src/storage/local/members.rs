@@ -509,7 +509,7 @@ impl Members {
     }
 
     /// Takes away, by `cut`, what a dead process left at the end of the log. If this process dies
-    /// before that is durable, or it fails, the next one that commits finds the word and sees to it.
+    /// before that is durable, or fails, the next one that commits finds the word and sees to it.
     pub(super) fn unsettled_while(
         &self,
         cut: impl FnOnce() -> Result<(), StorageError>,
