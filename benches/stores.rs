@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use ndarray::{ArrayView1, Ix1};
-use zbigarray::{CreateOptions, OpenOptions, Store};
+use zbigarray::{ArrayOptions, Codec, CreateOptions, OpenOptions, Store};
 
 use crate::plain::{BLOCK_LEN, Numbers, Outcome, fill_block};
 
@@ -22,9 +22,20 @@ pub(crate) const NAME: &str = "a";
 /// Blocks are written in order, or in random order: then neighbours in the array are far apart in
 /// the data file.
 pub(crate) fn filled(path: &Path, blocks: usize, scattered: bool) -> Outcome<Store> {
+    filled_as(path, blocks, scattered, Codec::default())
+}
+
+/// The same, encoded.
+pub(crate) fn filled_as(
+    path: &Path,
+    blocks: usize,
+    scattered: bool,
+    codec: Codec,
+) -> Outcome<Store> {
     let store = Store::create(path, CreateOptions::default())?;
     let transaction = store.begin()?;
-    let mut array = transaction.create::<f64, Ix1>(NAME, &[(blocks * BLOCK_LEN) as u64])?;
+    let (shape, options) = ([(blocks * BLOCK_LEN) as u64], ArrayOptions::new().codec(codec));
+    let mut array = transaction.create_with::<f64, Ix1>(NAME, &shape, &options)?;
     let mut values = vec![0.0; BLOCK_LEN];
     let order = if scattered { Numbers(7).permutation(blocks) } else { (0..blocks).collect() };
     for block in order {

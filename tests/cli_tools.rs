@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "create",
     "import",
     "export",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 23] = [
     "cp",
     "copy",
     "attrs",
+    "codec",
     "resize",
     "tag",
     "undo",
@@ -54,6 +55,39 @@ fn ok(directory: &Path, arguments: &[&str]) -> Output {
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn arrays_are_encoded_on_request_and_come_back_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let numbers: Vec<u8> = (0..400_000u32).flat_map(|n| (n * 3).to_le_bytes()).collect();
+    fs::write(at.join("raw"), &numbers).unwrap();
+    ok(at, &["create", "s"]);
+    let raw = ["--raw", "--dtype", "<u4", "--shape", "400000"];
+    for (name, codec) in [("plain", "none"), ("small", "zstd:9+delta")] {
+        let import = ["import", "s", name, "raw", "--codec", codec, "--block-size", "64KiB"];
+        ok(at, &[&import[..], &raw[..]].concat());
+    }
+    let info = |name: &str| -> Value {
+        serde_json::from_slice(&ok(at, &["info", "s", name, "--json"]).stdout).unwrap()
+    };
+    assert_eq!(info("small")["codec"], "zstd:9+delta");
+    assert!(info("small")["ratio"].as_f64().unwrap() > 5.0, "{}", info("small"));
+    assert_eq!(info("plain")["encoded_bytes"], 0);
+    ok(at, &["codec", "s", "plain", "lz4+shuffle", "--rewrite"]);
+    assert_eq!(ok(at, &["codec", "s", "plain"]).stdout, b"lz4+shuffle\n");
+    assert!(info("plain")["ratio"].as_f64().unwrap() > 1.5, "{}", info("plain"));
+    ok(at, &["cp", "s", "small", "copy"]);
+    assert_eq!(info("copy")["codec"], "zstd:9+delta");
+    for name in ["plain", "small", "copy"] {
+        ok(at, &["export", "s", name, "back", "--raw"]);
+        assert!(fs::read(at.join("back")).unwrap() == numbers, "{name}");
+    }
+    ok(at, &["check", "s", "--data"]);
+    let refused = zba(at, &["codec", "s", "plain", "gzip"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && errors.contains("is no codec; say none, lz4"), "{errors}");
 }
 
 #[test]

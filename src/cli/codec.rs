@@ -78,6 +78,6 @@ impl Codec {
         let transaction = store.begin_read()?;
         let array = DynArray::open(&transaction, &self.name)?;
         let codec = array.codec().to_string();
-        output.show(&json!({"name": self.name, "codec": codec}), codec)
+        output.show(&json!({"name": self.name, "codec": codec}), format!("{codec}\n"))
     }
 }

@@ -32,6 +32,9 @@ use crate::sync::{Mutex, RwLock};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
 use crate::vm::{self, CHUNK_PAGES, LoadError, Loaded, PageSource, Pager};
 
+/// Writes whole pages at a byte of a chunk.
+type WritePages<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StorageError> + 'a;
+
 /// What loads for all transactions of a store.
 pub(super) struct Loader {
     engine: Arc<dyn Engine>,
@@ -170,7 +173,7 @@ impl Loader {
     fn put_together(
         &self,
         wanted: &Wanted<'_>,
-        write: &mut dyn FnMut(u64, &[u8]) -> Result<(), StorageError>,
+        write: &mut WritePages<'_>,
     ) -> Result<(), TransactionError> {
         let mut bytes = Vec::new();
         let chunk = wanted.chunk;

@@ -501,5 +501,6 @@ fn nothing() -> Option<&'static OwnedFd> {
 /// A reservation's lazy pages, as far as they still are.
 pub(super) type WeakPages = Weak<LazyPages>;
 
-#[cfg(all(test, not(miri), not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(any(miri, shuttle)))]
 mod tests;

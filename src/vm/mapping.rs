@@ -156,7 +156,8 @@ impl Mapping {
         self.lazy.is_some()
     }
 
-    #[cfg(all(test, not(miri), not(shuttle)))]
+    #[cfg(test)]
+    #[cfg(not(any(miri, shuttle)))]
     pub(super) fn lazy_pages(&self) -> Option<&Arc<LazyPages>> {
         self.lazy.as_ref()
     }

@@ -50,6 +50,9 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
     }));
     table.push(Step::command("any bytes", fuzz::replay(workspace)));
     if !quick {
+        table.push(Step::command("tests, loaded and encoded", lazy_tests(workspace)));
+    }
+    if !quick {
         table.push(shuttle::short(workspace));
         table.extend(faults::rows(workspace, &faults::Options::sample(FAULTS_EVERY)));
         table.push(kill::row(workspace, kill::Options::default()));
@@ -121,6 +124,13 @@ fn prepare(workspace: &Workspace, ready: &OnceCell<Python>) -> Outcome {
 fn tests(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
+    command
+}
+
+/// What is proved of a store, with every block loaded when it is touched, and encoded.
+fn lazy_tests(workspace: &Workspace) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["test", "--test", "it", "--features", "load-all,encode-all"]);
     command
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! page numbers   0 ........ | allocated | committed | free for ever ...| next -> ...
-//! tree `blocks`  first page -> bytes of up to 16 pages
+//! tree `blocks`  first page -> bytes of up to 4 pages
 //! ```
 //!
 //! Page numbers are not places on a disk: they count up and never come again, so bytes that a

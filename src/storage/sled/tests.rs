@@ -56,7 +56,7 @@ fn beneath(directory: &TempDir, work: impl FnOnce(&Trees)) {
 /// The same on sled itself.
 fn raw(directory: &TempDir, tree: &str, work: impl FnOnce(&::sled::Tree)) {
     let config = ::sled::Config::new().path(directory.path().join(trees::DIRECTORY));
-    let db = config.segment_size(8 << 20).flush_every_ms(None).open().unwrap();
+    let db = config.segment_size(trees::SEGMENT_BYTES).flush_every_ms(None).open().unwrap();
     work(&db.open_tree(tree).unwrap());
     db.flush().unwrap();
 }

@@ -36,9 +36,9 @@ use crate::sync::thread;
 /// Sled's directory within the store's.
 pub(super) const DIRECTORY: &str = "trees.sled";
 /// Most bytes of one value. A node holds up to 17, and few more while it is merged (invariant 4).
-pub(super) const VALUE_BYTES_MAX: usize = 64 << 10;
+pub(super) const VALUE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of sled's segments: it writes values above a quarter of this to files of their own.
-const SEGMENT_BYTES: usize = 8 << 20;
+pub(super) const SEGMENT_BYTES: usize = 2 << 20;
 const NODE_VALUES_MAX: usize = 24;
 const _: () = assert!(VALUE_BYTES_MAX * NODE_VALUES_MAX < SEGMENT_BYTES / 4);
 /// Bytes of sled's cache: what it holds is in the page cache of the system too.

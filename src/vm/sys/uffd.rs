@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! 1. There is no moment at which pages that become missing read as zeros: they are registered
-//!    before they are moved to where somebody may look (fact K-52).
+//!    before they are moved to where somebody may look (decision 011).
 //! 2. A child of fork has no such pages: touching one ends it, where the kernel by itself would
 //!    show it zeros.
 //!
