@@ -556,25 +556,6 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_an_encoded_array_is_written_whole_by_who_fills_it_up() {
-        let encoded = |changed: &[(u64, u64)], map: &PageMap| {
-            let changed = changed.iter().map(|&(from, to)| PageRange::new(from, to)).collect();
-            let planned = plan(&changed, map, BLOCK, true).unwrap();
-            planned.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
-        };
-        let mut map = PageMap::new();
-        stored(&mut map, 16, 12, 0);
-        assert_eq!(encoded(&[(28, 32)], &map), [(16, 32)], "it is full now");
-        assert_eq!(planned(&[(28, 32)], &map), [(28, 32)], "not encoded");
-        assert_eq!(encoded(&[(28, 31)], &map), [(28, 31)], "its last page is a hole");
-        assert_eq!(encoded(&[(29, 32)], &map), [(29, 32)], "another page of it is a hole");
-        stored(&mut map, 31, 1, 100);
-        assert_eq!(encoded(&[(28, 31)], &map), [(28, 31)], "the last page was there");
-        stored(&mut map, 28, 3, 200);
-        assert_eq!(encoded(&[(31, 32)], &map), [(31, 32)], "it was full already");
-    }
-
-    #[test]
     fn growth_that_continues_on_the_disk_stays_one_piece() {
         let mut map = PageMap::new();
         stored(&mut map, 0, 4, 100);

@@ -16,6 +16,22 @@ use crate::workspace::Workspace;
 /// What of the unit tests is interpreted: the modules with unsafe code and what stands on them.
 const UNIT_TESTS: &[&str] = &["array::cast", "array::view", "vm::"];
 
+/// What else: the storage as far as it takes no more than some minutes. Nothing else keeps the rest
+/// from running: a checksum of a page is thousands of interpreted steps.
+const STORAGE_TESTS: &[&str] = &[
+    "storage::catalog",
+    "storage::extent",
+    "storage::index",
+    "storage::record",
+    "storage::state",
+    "local::log_header::tests::only",
+    "local::members::tests::each",
+    "local::members::tests::the_",
+    "local::recovery::tests::a_gap",
+    "local::recovery::tests::a_log_begins",
+    "local::recovery::tests::files_before",
+];
+
 /// What of them is not, with the reason.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("budget_of_the_process", "the fake has no limit of mappings to take a quarter of"),
@@ -57,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<ExitCode,
 
 fn units(workspace: &Workspace, all: bool) -> Outcome {
     interpreted(workspace, |command| {
-        command.args(["--lib", "--"]).args(UNIT_TESTS);
+        command.args(["--lib", "--"]).args(UNIT_TESTS).args(STORAGE_TESTS);
         let long = if all { &[] } else { LONG };
         for (test, why) in LEFT_OUT.iter().chain(long) {
             eprintln!("left out: {test}: {why}");

@@ -263,6 +263,40 @@ fn a_torn_record_of_a_dead_process_is_cut_by_the_next_who_commits() {
     healthy(&other);
 }
 
+/// Found by the crash enumerator: the next commit began a log file, and what was cut was back in
+/// front of it after a power cut.
+#[test]
+fn a_cut_whose_process_died_before_the_sync_is_made_durable_by_the_next_who_commits() {
+    for opens in [false, true] {
+        let disk = new_store();
+        let ((one, _), (other, _)) = (open(&disk, Mode::ReadWrite), open(&disk, Mode::ReadWrite));
+        let (third, _) = open(&disk, Mode::ReadWrite);
+        let head = commit_after_all(&one, 0, 4, true);
+        let tail = one.log.tail().position;
+        // It dies in the middle of writing, the next between the cut and the sync.
+        one.append(&draft_of_page(&head, &[7; PAGE_LEN])).unwrap();
+        let file = disk.open(&log_path(tail.file), Access::Write).unwrap();
+        file.set_len(tail.page * PAGE_BYTES + 700).unwrap();
+        drop(one);
+        disk.set_fault(Some(Fault { call: 0, kind: FaultKind::KilledAtSync, lasting: true }));
+        if opens {
+            assert!(LocalEngine::open(&backend(&disk), Mode::ReadWrite, &options()).is_err());
+        } else {
+            assert!(other.lock().and_then(|_lock| other.catch_up()).is_err());
+        }
+        disk.set_fault(None);
+        assert_eq!(file.len().unwrap(), tail.page * PAGE_BYTES);
+        let cut = disk.changes_count();
+        assert_eq!(third.lock().and_then(|_lock| third.catch_up()).unwrap(), head.tid);
+        let image = disk.crash_image(disk.changes_count(), |number, _| match number + 1 == cut {
+            true => Survival::Dropped,
+            false => Survival::Kept,
+        });
+        let log = image.unwrap().open(&log_path(tail.file), Access::Read).unwrap();
+        assert_eq!(log.len().unwrap(), tail.page * PAGE_BYTES, "what was cut is not back");
+    }
+}
+
 /// Found by the crash enumerator: who begins a log file makes the commits before it durable, and
 /// saw them then, but did not tell the others.
 #[test]
@@ -626,7 +660,7 @@ fn what_another_thread_is_taking_in_is_waited_for_and_not_called_damage() {
     commit_after_all(&one, 0, 4, false);
     // A thread that has read the record and not yet noted the extents it names.
     let following = other.following.lock();
-    let ReadOn::Here(records) = other.log.read_on(Tid(u64::MAX), false).unwrap() else {
+    let ReadOn::Here(records) = other.log.read_on(Tid(u64::MAX), None).unwrap() else {
         panic!("nobody packed")
     };
     let named = records[0].data.iter().find_map(|change| change.segment.source.extent());

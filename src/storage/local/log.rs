@@ -29,6 +29,7 @@ use super::StoreId;
 use super::codec::{self, Malformed, RecordHead};
 use super::frame::{self, Found, Frame, FrameContent, FrameKind, NewFrame, Seal};
 use super::log_header::{LOG_FILE, LogHeader, log_path};
+use super::members::Members;
 use crate::storage::StorageError;
 use crate::storage::backend::{Access, Files, Growth, StoreFile};
 use crate::storage::extent::{Extent, Place, Segment, Source};
@@ -608,18 +609,18 @@ impl Log {
         self.open.read().keys().next().is_some_and(|&number| number < first)
     }
 
-    /// Takes in what other processes appended, up to commit `until`.
+    /// Takes in what other processes appended, up to commit `last`.
     ///
     /// Who holds the commit lock may `cut`: then what is not whole is what a dead process left.
     /// Otherwise somebody may be writing it just now, and it is left for later.
-    /// Inline pages are looked at unless all up to `until` is durable: who takes in a record
-    /// without them would go on behind it when its writer is dead and another has cut it.
-    pub(super) fn read_on(&self, until: Tid, cut: bool) -> Result<ReadOn, StorageError> {
+    /// Inline pages are looked at unless all up to `last` is durable: a record without them would
+    /// be gone on behind when its writer is dead and another has cut it.
+    pub(super) fn read_on(&self, last: Tid, cut: Option<&Members>) -> Result<ReadOn, StorageError> {
         let mut inner = self.inner.lock();
         let mut records = Vec::new();
-        let check_inline = until == Tid(u64::MAX) && !planted(Bug::HalfRecordTaken);
-        while inner.tail.tid < until {
-            match self.step(&inner.tail, inner.chain.last, cut || check_inline)? {
+        let check_inline = last == Tid(u64::MAX) && !planted(Bug::HalfRecordTaken);
+        while inner.tail.tid < last {
+            match self.step(&inner.tail, inner.chain.last, cut.is_some() || check_inline)? {
                 Step::Record(record, tail, _) => {
                     inner.chain.last = tail.position.file;
                     inner.allocated_end_bytes = 0;
@@ -639,16 +640,16 @@ impl Log {
                     }
                     inner.chain.last = next;
                 }
-                Step::Broken { at, damage: None, .. } if cut => {
-                    if !planted(Bug::DeadTailNotCut) {
-                        self.cut(at)?;
+                Step::Broken { at, damage: None, .. } if cut.is_some() => {
+                    if let Some(members) = cut.filter(|_| !planted(Bug::DeadTailNotCut)) {
+                        members.unsettled_while(|| self.cut(at))?;
                     }
                     inner.tail.position = at;
                     inner.chain.last = at.file;
                     inner.allocated_end_bytes = 0;
                     break;
                 }
-                Step::Broken { damage: Some(damage), .. } if cut => return Err(damage),
+                Step::Broken { damage: Some(damage), .. } if cut.is_some() => return Err(damage),
                 Step::Broken { .. } => break,
             }
         }

@@ -508,6 +508,21 @@ impl Members {
         }
     }
 
+    /// Takes away, by `cut`, what a dead process left at the end of the log. If this process dies
+    /// before that is durable, or fails, the next one that commits finds the word and sees to it.
+    pub(super) fn unsettled_while(
+        &self,
+        cut: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let was_unsettled = self.is_unsettled();
+        self.set_unsettled();
+        cut()?;
+        if !was_unsettled {
+            self.set_settled();
+        }
+        Ok(())
+    }
+
     pub(super) fn is_unsettled(&self) -> bool {
         self.words.load(UNSETTLED_WORD) != 0
     }

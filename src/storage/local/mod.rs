@@ -300,6 +300,8 @@ fn opened_to_write(
         members.forget();
     }
     members.prepare();
+    // If we die before what opening mends is durable, who commits next sees to it.
+    members.set_unsettled();
     let how =
         How { until: Tid(u64::MAX), mend: true, tidy: alone || planted(Bug::LeftoversOfLiving) };
     let found = recovery::recover(files, store, options, how);
@@ -466,7 +468,7 @@ impl LocalEngine {
     fn read_on(&self, until: Tid, cut: bool) -> Result<(), StorageError> {
         let _following = self.following.lock();
         loop {
-            match self.log.read_on(until, cut)? {
+            match self.log.read_on(until, cut.then_some(&*self.members))? {
                 ReadOn::Here(records) => {
                     if !planted(Bug::OthersSpaceForgotten) {
                         records.iter().for_each(|record| self.extents.commit(record));
