@@ -106,8 +106,8 @@ macro_rules! replayed {
 }
 
 replayed!(
-    log, record, state, catalog, checkpoint, format, descriptor, dtype, npy, npz, index, shape,
-    attributes, store, words,
+    log, record, state, catalog, checkpoint, format, descriptor, dtype, npy, npz, index, encoded,
+    shape, attributes, store, words,
 );
 
 /// A seed that is refused at its first byte leads a fuzzer nowhere.

@@ -54,6 +54,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "npy", seeds: seeds::npy, run: targets::npy },
     Target { name: "npz", seeds: seeds::npz, run: targets::npz },
     Target { name: "index", seeds: seeds::index, run: targets::index },
+    Target { name: "encoded", seeds: seeds::encoded, run: targets::encoded },
     Target { name: "shape", seeds: seeds::shape, run: targets::shape },
     Target { name: "attributes", seeds: seeds::attributes, run: targets::attributes },
     Target { name: "store", seeds: seeds::store, run: store::run },

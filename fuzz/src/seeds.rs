@@ -2,7 +2,9 @@
 
 use std::io::{Cursor, Write};
 
+use zbigarray::Codec;
 use zbigarray::array::{Dtype, Header, npy};
+use zbigarray::storage::encoding::encode;
 use zbigarray::storage::local::door;
 
 use super::image::images;
@@ -156,6 +158,16 @@ pub(crate) fn index() -> Vec<Vec<u8>> {
         "18446744073709551615 1 C ::4611686018427387904",
         "0,5 2 F -1, np.newaxis, 2:-3:3",
     ])
+}
+
+/// Encoded blocks of three pages.
+#[must_use]
+pub(crate) fn encoded() -> Vec<Vec<u8>> {
+    let content: Vec<u8> = (0..1536u64).flat_map(|n| (n * 5).to_le_bytes()).collect();
+    let codecs = ["lz4", "lz4+delta", "zstd:1", "zstd:19+shuffle"];
+    let codecs = codecs.iter().filter_map(|text| text.parse::<Codec>().ok());
+    let stored = codecs.filter_map(|codec| encode(codec.for_elements_of(8), &content));
+    stored.map(|stored| [&[2], &stored[..]].concat()).collect()
 }
 
 /// Shapes and sizes.

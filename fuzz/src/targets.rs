@@ -10,6 +10,7 @@ use std::path::Path;
 use zbigarray::Order;
 use zbigarray::array::layout::{copies, is_contiguous, runs};
 use zbigarray::array::{Descriptor, Dtype, Header, index, npy, shape as shapes};
+use zbigarray::storage::encoding::decode;
 use zbigarray::storage::local::door::{self, SegmentChange};
 
 use super::cli::npz::Npz;
@@ -171,6 +172,13 @@ pub(crate) fn index(bytes: &[u8]) {
         }
     }
     assert!(runs(&selection).take(1000).all(|run| run.len > 0 || itemsize == 0), "{text}");
+}
+
+/// An encoded block, of as many pages of content as the first byte says.
+pub(crate) fn encoded(bytes: &[u8]) {
+    let (pages, stored) = flagged(bytes);
+    let mut content = vec![0; (usize::from(pages) % 64 + 1) * 4096];
+    let _ = decode(stored, &mut content);
 }
 
 /// A shape and a size, as the command line reads them.

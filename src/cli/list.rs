@@ -302,7 +302,8 @@ fn group_info(
 
 fn codec_text(codec: Codec, disk: &Disk) -> String {
     if disk.encoded_bytes == 0 {
-        return codec.to_string();
+        let is_idle = !codec.is_none() && disk.content_bytes > 0;
+        return format!("{codec}{}", if is_idle { ", nothing became shorter by it" } else { "" });
     }
     let (encoded, all) = (size(disk.encoded_bytes), size(disk.content_bytes));
     format!("{codec}, {encoded} of {all} encoded, ratio {:.2}", disk.ratio())
