@@ -51,6 +51,8 @@ const UNSAFE_HOMES: &[&str] = &[
     "src/vm/sys/",
     "src/vm/reservation.rs",
     "src/vm/shared.rs",
+    "src/vm/lazy.rs",
+    "src/vm/pager.rs",
     "src/array/cast.rs",
     "src/array/view.rs",
     // What the kernel does can only be tried with its own calls.

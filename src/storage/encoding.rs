@@ -10,8 +10,8 @@
 //! # Invariants
 //!
 //! 1. What is decoded has the length the reader asks for and the checksum of what was encoded.
-//! 2. Decoding writes into the buffer it is given and allocates at most once as much again, whatever
-//!    the stored bytes say.
+//! 2. Decoding writes into the buffer it is given and allocates at most once as much again,
+//!    whatever the stored bytes say.
 //! 3. Content that would not become at least one page shorter is not encoded: it is stored as it is
 //!    and can be mapped.
 //!

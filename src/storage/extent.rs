@@ -69,7 +69,8 @@ impl fmt::Debug for Place {
     }
 }
 
-/// In the number that says the units of an extent: it is encoded, in as many pages as the rest says.
+/// In the number that says the units of an extent: it is encoded, in as many pages as the rest
+/// says.
 const ENCODED: u32 = 1 << 31;
 
 /// A run of pages written once, with one CRC-32 for each unit.

@@ -166,7 +166,10 @@ fn catalog_with(ours: &Changes<'_>, change: &CatalogChange, theirs: &Record) -> 
                 .then(|| Conflict::Shape { array: name_of(ours, *array), by })
         }
         CatalogChange::Codec { array, .. } => {
-            let same = |theirs: &CatalogChange| matches!(theirs, CatalogChange::Codec { array: other, .. } if other == array);
+            let same = |theirs: &CatalogChange| match theirs {
+                CatalogChange::Codec { array: other, .. } => other == array,
+                _ => false,
+            };
             let key = || format!("codec of `{}`", name_of(ours, *array));
             theirs.catalog.iter().any(same).then(|| Conflict::Key { key: key(), by })
         }

@@ -11,7 +11,8 @@
 //! 1. What is answered was compared with its checksums.
 //! 2. The page map of a source says what the lazy pages of its window contain, at any time: whoever
 //!    changes the one places the other anew.
-//! 3. Holes are lazy only if the source says so; what a slot holds in place of others is never seen.
+//! 3. Holes are lazy only if the source says so; what a slot holds in place of others is never
+//!    seen.
 //!
 //! # Failure
 //!
@@ -232,9 +233,10 @@ impl Wanted<'_> {
 }
 
 /// What the pages of a window contain.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Shown {
     pages: PageMap,
+    // Pages that are lazy although they are holes.
     lazy_holes: PageSet,
     // For people.
     tid: Tid,
@@ -256,26 +258,34 @@ impl ArraySource {
         Arc::new(Self { loader: Arc::clone(loader), first_page, hole, shown })
     }
 
-    /// Says what the pages contain from now on, as of commit `tid`, and which of those that are
-    /// holes are lazy.
-    pub(super) fn show(&self, pages: &PageMap, lazy_holes: &PageSet, tid: Tid) {
-        let (pages, lazy_holes) = (pages.clone(), lazy_holes.clone());
-        *self.shown.write() = Shown { pages, lazy_holes, tid };
+    /// Says what the pages contain from now on, as of commit `tid`. Cost O(1).
+    pub(super) fn show(&self, pages: &PageMap, tid: Tid) {
+        let mut shown = self.shown.write();
+        (shown.pages, shown.tid) = (pages.clone(), tid);
     }
 
-    fn load_chunk(&self, shown: &Shown, chunk: PageRange) -> Result<Loaded, TransactionError> {
-        let segments = shown.pages.lookup(chunk)?;
-        let stored = segments.iter().filter(|segment| segment.source != Source::Hole).collect();
-        let holes = shown.lazy_holes.iter_in(chunk).collect();
-        self.loader.load(&Wanted { chunk, stored, holes, hole: &self.hole })
+    /// Says that of the holes in `range` those in `holes` are lazy, and no others.
+    pub(super) fn set_lazy_holes(&self, range: PageRange, holes: &PageSet) {
+        let mut shown = self.shown.write();
+        shown.lazy_holes.remove(range);
+        holes.iter_in(range).for_each(|hole| shown.lazy_holes.insert(hole));
     }
 }
 
 impl PageSource for ArraySource {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
-        let shown = self.shown.read().clone();
         let chunk = PageRange::at(pages.start + self.first_page, pages.count());
-        let loaded = self.load_chunk(&shown, chunk);
-        loaded.map_err(|source| Arc::new(Lost { tid: shown.tid, source }) as LoadError)
+        let (map, holes, tid) = {
+            let shown = self.shown.read();
+            let holes: Vec<PageRange> = shown.lazy_holes.iter_in(chunk).collect();
+            (shown.pages.clone(), holes, shown.tid)
+        };
+        let load = |segments: Vec<Segment>| {
+            let stored = segments.iter().filter(|segment| segment.source != Source::Hole);
+            let stored = stored.collect();
+            self.loader.load(&Wanted { chunk, stored, holes, hole: &self.hole })
+        };
+        let loaded = map.lookup(chunk).map_err(TransactionError::from).and_then(load);
+        loaded.map_err(|source| Arc::new(Lost { tid, source }) as LoadError)
     }
 }

@@ -64,6 +64,13 @@ impl Window {
 }
 
 impl Window {
+    /// Says which pages of `range` are lazy although they are holes.
+    fn set_lazy_holes(&self, range: PageRange, holes: &PageSet) {
+        if let Some(source) = &self.source {
+            source.set_lazy_holes(range, holes);
+        }
+    }
+
     /// The holes of `segments` that lie in one chunk with something stored. Where pages lie in too
     /// many pieces, each such hole would be a kernel mapping of its own.
     fn crowded_holes(&self, segments: &[Segment]) -> PageSet {
@@ -105,9 +112,8 @@ pub(super) struct Working {
     windows: Vec<Window>,
     // Pages that show copies in an unnamed file instead of their extents.
     gathered: PageSet,
-    // Pages that are loaded, and checked, when they are touched; and those of them that are holes.
+    // Pages that are loaded, and checked, when they are touched.
     lazy: PageSet,
-    lazy_holes: PageSet,
     /// How blocks are encoded that are written from now on.
     pub(super) codec: Codec,
     /// The commit that the pages were read from, for messages.
@@ -128,7 +134,6 @@ impl Working {
             windows: Vec::new(),
             gathered: PageSet::new(),
             lazy: PageSet::new(),
-            lazy_holes: PageSet::new(),
             codec: Codec::default(),
             tid: Tid(0),
             end_page: 0,
@@ -218,7 +223,6 @@ impl Working {
         self.windows.clear();
         self.gathered = PageSet::new();
         self.lazy = PageSet::new();
-        self.lazy_holes = PageSet::new();
         self.writable = PageSet::new();
     }
 
@@ -327,8 +331,14 @@ impl Working {
             return Ok(placed?);
         }
         if cx.shared.loader.pager().is_some() {
-            let crowded = self.windows[at].crowded_holes(&segments);
-            return self.place_lazily(cx, at, range, &segments, &crowded);
+            return match self.place_crowded(cx, at, range) {
+                Err(TransactionError::Map(MapError::TooManyMappings { .. })) => {
+                    let clean = self.clean_mapped(at)?;
+                    clean.iter().try_for_each(|range| self.place_crowded(cx, at, range))?;
+                    self.place_crowded(cx, at, range)
+                }
+                other => other,
+            };
         }
         // Copies of the pattern would fill the disk with what nobody wrote.
         let filled = segments.iter().filter(|segment| segment.source == Source::Hole);
@@ -364,16 +374,39 @@ impl Working {
     ///
     /// The bytes at every address stay what they are, so this may happen under a view.
     fn gather_mapped(&mut self, cx: &Context<'_>, at: usize) -> Result<(), TransactionError> {
+        let clean = self.clean_mapped(at)?;
+        clean.iter().try_for_each(|range| self.place_gathered(cx, at, range))
+    }
+
+    /// The mapped pages of window `at` that lie as they are, except blocks with private copies.
+    fn clean_mapped(&self, at: usize) -> Result<PageSet, MapError> {
         let dirty = self.dirty()?;
         let window = &self.windows[at];
         let mut clean: PageSet =
             window.mapping.mapped().iter().map(|range| window.absolute(range)).collect();
         dirty.into_iter().for_each(|range| clean.remove(self.whole_blocks(range)));
-        self.gathered.iter().for_each(|range| clean.remove(range));
-        for range in clean.iter() {
-            self.place_gathered(cx, at, range)?;
-        }
-        Ok(())
+        self.gathered.iter().chain(self.lazy.iter()).for_each(|range| clean.remove(range));
+        Ok(clean)
+    }
+
+    /// Makes `range` lazy, with the holes that would be kernel mappings of their own. The bytes at
+    /// every address stay what they are, so this may happen under a view.
+    fn place_crowded(
+        &mut self,
+        cx: &Context<'_>,
+        at: usize,
+        range: PageRange,
+    ) -> Result<(), TransactionError> {
+        let segments = self.pages.lookup(range)?;
+        let holes = match self.hole {
+            HoleContent::Zero => self.windows[at].crowded_holes(&segments),
+            // Each repetition of the pattern is one.
+            HoleContent::Pattern { .. } => {
+                let holes = segments.iter().filter(|segment| segment.source == Source::Hole);
+                holes.map(|hole| hole.pages).collect()
+            }
+        };
+        self.place_lazily(cx, at, range, &segments, &holes)
     }
 
     fn place_runs(
@@ -398,7 +431,7 @@ impl Working {
         segments.iter().for_each(|segment| self.gathered.remove(segment.pages));
         for segment in segments {
             self.lazy.remove(segment.pages);
-            self.lazy_holes.remove(segment.pages);
+            self.windows[at].set_lazy_holes(segment.pages, &PageSet::new());
         }
         Ok(())
     }
@@ -437,9 +470,8 @@ impl Working {
         segments: &[Segment],
         lazy_holes: &PageSet,
     ) -> Result<(), TransactionError> {
-        self.lazy_holes.remove(range);
-        lazy_holes.iter().for_each(|hole| self.lazy_holes.insert(hole));
         self.tell_source(cx, at);
+        self.windows[at].set_lazy_holes(range, lazy_holes);
         let mut parts: Vec<Segment> = Vec::with_capacity(segments.len());
         for segment in segments {
             let Source::Hole = segment.source else {
@@ -466,12 +498,12 @@ impl Working {
     fn tell_source(&mut self, cx: &Context<'_>, at: usize) {
         let window = &mut self.windows[at];
         if let Some(source) = &window.source {
-            return source.show(&self.pages, &self.lazy_holes, self.tid);
+            return source.show(&self.pages, self.tid);
         }
         let Some(pager) = cx.shared.loader.pager() else { return };
         let loader = &cx.shared.loader;
         let new = ArraySource::new(loader, window.first_page, self.hole.clone());
-        new.show(&self.pages, &self.lazy_holes, self.tid);
+        new.show(&self.pages, self.tid);
         window.mapping.set_source(Arc::clone(&new) as Arc<dyn PageSource>, pager);
         window.source = Some(new);
     }
@@ -479,7 +511,7 @@ impl Working {
     /// The same for all windows that have one, after `pages` became another state's.
     fn tell_sources(&self) {
         for source in self.windows.iter().filter_map(|window| window.source.as_ref()) {
-            source.show(&self.pages, &self.lazy_holes, self.tid);
+            source.show(&self.pages, self.tid);
         }
     }
 
@@ -531,7 +563,7 @@ impl Working {
             window.mapping.place(&[Run { at: window.relative(part), content }])?;
             self.gathered.insert(part);
             self.lazy.remove(part);
-            self.lazy_holes.remove(part);
+            self.windows[at].set_lazy_holes(part, &PageSet::new());
             start = part.end;
         }
         Ok(())

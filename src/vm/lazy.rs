@@ -4,7 +4,7 @@
 //! chunk   missing --touched, or asked for--> loading --> shown: a range of a file, copy-on-write
 //!            ^                                  |           |
 //!            '---- put aside for others --------|-----------'
-//!                                               '-> lost: an error from `ensure`, SIGBUS from touch
+//!                                               '-> lost: an error of `ensure`, SIGBUS of a touch
 //! ```
 //!
 //! A *chunk* is 2 MiB of a reservation. What the pages of a chunk contain is known to a

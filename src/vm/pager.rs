@@ -177,9 +177,12 @@ impl Inner {
     fn read(&self, over: &PipeReader) {
         let mut files =
             [self.uffd.as_fd(), over.as_fd()].map(|file| PollFd::new(file, PollFlags::POLLIN));
-        // An interrupted wait is begun again.
-        while !matches!(poll(&mut files, PollTimeout::NONE), Ok(1..) if files[1].any() == Some(true))
-        {
+        loop {
+            // An interrupted wait is begun again.
+            let ready = poll(&mut files, PollTimeout::NONE);
+            if matches!(ready, Ok(1..)) && files[1].any() == Some(true) {
+                break;
+            }
             while let Ok(Some(event)) = self.uffd.read() {
                 if let Event::Fault { address } = event {
                     self.queue.lock().touched.push_back(address);

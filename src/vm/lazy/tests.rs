@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::thread;
 use crate::vm::{Advice, Content, Mapping, Run};
 
 const CHUNKS: u64 = 6;
@@ -34,7 +35,7 @@ struct Bad(u64);
 impl PageSource for Numbered {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        std::thread::sleep(self.delay);
+        thread::sleep(self.delay);
         let chunk = pages.start / CHUNK_PAGES;
         if self.bad.lock().contains(&chunk) {
             return Err(Arc::new(Bad(chunk)));
@@ -113,10 +114,10 @@ fn many_threads_that_touch_one_chunk_cause_one_load() {
     let mut source = numbered(1);
     Arc::get_mut(&mut source).unwrap().delay = Duration::from_millis(50);
     let (mapping, _pager, _) = lazy(&source, 100);
-    std::thread::scope(|scope| {
-        for thread in 0..8 {
+    thread::scope(|scope| {
+        for number in 0..8 {
             let mapping = &mapping;
-            scope.spawn(move || assert_eq!(byte(mapping, 4, thread * 4096), 5));
+            scope.spawn(move || assert_eq!(byte(mapping, 4, number * 4096), 5));
         }
     });
     assert_eq!(source.loads.load(Ordering::SeqCst), 1);
@@ -127,7 +128,7 @@ fn chunks_are_put_aside_under_who_reads_them_and_he_sees_no_other_byte() {
     let source = numbered(1);
     let (mapping, pager, _) = lazy(&source, 100);
     let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let readers: Vec<_> = (0..3u64)
             .map(|seed| {
                 let (mapping, over) = (&mapping, &over);
@@ -264,12 +265,12 @@ fn a_load_that_was_overtaken_by_a_new_content_is_not_shown() {
     let (mut mapping, _pager, _) = lazy(&source, 100);
     mapping.will_need(PageRange::at(0, CHUNK_PAGES));
     while source.loads.load(Ordering::SeqCst) == 0 {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     mapping.place(&[Run { at: PageRange::at(0, 4), content: Content::Hole }]).unwrap();
     assert_eq!((byte(&mapping, 0, 0), byte(&mapping, 0, 4 * 4096)), (0, 1));
     assert!(source.loads.load(Ordering::SeqCst) >= 2);
-    std::thread::sleep(Duration::from_millis(250));
+    thread::sleep(Duration::from_millis(250));
     assert_eq!((byte(&mapping, 0, 0), source.pins.load(Ordering::SeqCst)), (0, 1));
 }
 
@@ -282,7 +283,7 @@ fn reading_in_order_loads_ahead() {
         if source.loads.load(Ordering::SeqCst) >= 4 {
             return;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     panic!("nothing was loaded ahead");
 }

@@ -171,8 +171,8 @@ fn the_newest_commit_is_raised_by_who_tells_and_set_back_by_who_knows() {
 struct Watched {
     words: PrivateWords,
     is_writable: bool,
-    woken: std::sync::Mutex<Vec<usize>>,
-    waited: std::sync::Mutex<Vec<usize>>,
+    woken: Mutex<Vec<usize>>,
+    waited: Mutex<Vec<usize>>,
 }
 
 impl SharedWords for Watched {
@@ -191,15 +191,15 @@ impl SharedWords for Watched {
         self.is_writable && self.words.exchange(index, current, new)
     }
     fn wait(&self, index: usize, _: u64, _: Duration) {
-        self.waited.lock().unwrap().push(index);
+        self.waited.lock().push(index);
     }
     fn wake(&self, index: usize) {
-        self.woken.lock().unwrap().push(index);
+        self.woken.lock().push(index);
     }
 }
 
 fn watched(is_writable: bool) -> (Members, Arc<Watched>) {
-    let (woken, waited) = (std::sync::Mutex::default(), std::sync::Mutex::default());
+    let (woken, waited) = (Mutex::default(), Mutex::default());
     let words = Arc::new(Watched { words: PrivateWords::new(WORDS), is_writable, woken, waited });
     let mut one = joined(&Simulated::new().unwrap());
     one.words = Arc::<Watched>::clone(&words);
@@ -209,7 +209,7 @@ fn watched(is_writable: bool) -> (Members, Arc<Watched>) {
 #[test]
 fn who_waits_is_woken_by_each_newer_commit_and_by_the_lock_given_back() {
     let (one, words) = watched(true);
-    let woken = || std::mem::take(&mut *words.woken.lock().unwrap());
+    let woken = || std::mem::take(&mut *words.woken.lock());
     one.publish(Tid(4));
     assert_eq!(woken(), [NEWEST_WORD]);
     one.publish(Tid(4));
@@ -230,7 +230,7 @@ fn only_who_has_seen_the_newest_commit_waits() {
     let (one, words) = watched(true);
     let waits = |seen: u64| {
         one.wait(Tid(seen), LONG);
-        !std::mem::take(&mut *words.waited.lock().unwrap()).is_empty()
+        !std::mem::take(&mut *words.waited.lock()).is_empty()
     };
     assert!(waits(0), "the newest is not known");
     one.publish(Tid(4));
@@ -242,7 +242,7 @@ fn words_that_cannot_be_written_hold_nobody_up() {
     let (one, words) = watched(false);
     one.publish(Tid(4));
     assert_eq!(one.newest(), None);
-    assert!(words.woken.lock().unwrap().is_empty());
+    assert!(words.woken.lock().is_empty());
 }
 
 #[test]
