@@ -376,10 +376,17 @@ fn open_patiently(config: &Config) -> ::sled::Result<Db> {
     }
 }
 
-/// Removes all of sled's files, those of a store that was never finished.
+/// Removes all of sled's files, those of a store that was never finished. Directories stay.
 pub(super) fn remove_all(root: &Path) -> Result<(), StorageError> {
+    fn remove(directory: &Path) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() { remove(&path)? } else { std::fs::remove_file(path)? }
+        }
+        Ok(())
+    }
     let directory = root.join(DIRECTORY);
-    match std::fs::remove_dir_all(&directory) {
+    match remove(&directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| {
             let path = directory.display().to_string();
