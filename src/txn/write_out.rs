@@ -556,6 +556,30 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_an_encoded_array_is_written_whole_by_who_begins_the_next() {
+        let before = |start: u64, end: u64| {
+            let block = before_growth(PageRange::new(start, end), BLOCK);
+            block.map(|block| (block.start, block.end))
+        };
+        assert_eq!([before(0, 40), before(10, 16), before(33, 40)], [None; 3]);
+        assert_eq!([before(10, 20), before(16, 20)], [Some((0, 16)); 2]);
+        assert_eq!([before(40, 50), before(32, 33)], [Some((32, 48)), Some((16, 32))]);
+        let encoded = |map: &PageMap| {
+            let changed = [PageRange::new(32, 34)].into_iter().collect();
+            let planned = plan(&changed, map, BLOCK, true).unwrap();
+            planned.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        let mut map = PageMap::new();
+        stored(&mut map, 16, 12, 0);
+        assert_eq!(encoded(&map), [(32, 34)], "not all of it is there");
+        stored(&mut map, 28, 4, 100);
+        assert_eq!(encoded(&map), [(16, 34)]);
+        assert_eq!(planned(&[(32, 34)], &map), [(32, 34)], "not encoded");
+        stored(&mut map, 32, 1, 200);
+        assert_eq!(encoded(&map), [(32, 34)], "the next was begun before");
+    }
+
+    #[test]
     fn growth_that_continues_on_the_disk_stays_one_piece() {
         let mut map = PageMap::new();
         stored(&mut map, 0, 4, 100);
