@@ -39,8 +39,8 @@ pub struct OpenOptions {
     /// keeps others from changing it: who says so sees to it that nobody does meanwhile.
     pub network: bool,
     /// Bytes that a pack keeps for the snapshots of other processes. If it would be more, those
-    /// snapshots are over: their transactions get [`StorageError::Expired`](crate::txn::StorageError::Expired). 8 GiB unless said
-    /// otherwise.
+    /// snapshots are over: their transactions get
+    /// [`StorageError::Expired`](crate::txn::StorageError::Expired). 8 GiB unless said otherwise.
     pub held_bytes_max: u64,
     /// Whether every block is compared with its checksum before the program sees it: blocks are
     /// then loaded when they are first touched, instead of being mapped as they lie. Costs about a
