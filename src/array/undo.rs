@@ -100,6 +100,35 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_came_with_a_name_go_with_it_but_for_those_that_others_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        drop(transaction.create::<u8, Ix1>("a", &[3]).unwrap());
+        transaction.commit().unwrap();
+        // `g` comes with `g/c`, `g/h` with the new name of `a`.
+        let renamed = |store: &Store| {
+            let transaction = store.begin().unwrap();
+            drop(transaction.create::<u8, Ix1>("g/c", &[3]).unwrap());
+            let (from, to) = (Arc::from("a"), Arc::from("g/h/d"));
+            transaction.change(CatalogChange::Move { from, to }).unwrap();
+            transaction.commit().unwrap()
+        };
+        let undone = renamed(&store);
+        store.undo(undone).unwrap();
+        let names = |store: &Store| -> Vec<String> {
+            store.catalog().names().map(|(name, _)| name.to_string()).collect()
+        };
+        assert_eq!(names(&store), ["a"]);
+        let undone = renamed(&store);
+        let transaction = store.begin().unwrap();
+        drop(transaction.create::<u8, Ix1>("g/h/other", &[3]).unwrap());
+        transaction.commit().unwrap();
+        store.undo(undone).unwrap();
+        assert_eq!(names(&store), ["a", "g", "g/h", "g/h/other"]);
+    }
+
+    #[test]
     fn what_a_later_commit_changed_too_is_not_undone() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();

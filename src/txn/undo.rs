@@ -16,7 +16,7 @@ use super::error::{CommitError, TransactionError};
 use super::store::Store;
 use super::transaction::Transaction;
 use crate::storage::StorageError;
-use crate::storage::catalog::{Catalog, CatalogChange, Owner};
+use crate::storage::catalog::{Catalog, CatalogChange, Node, Owner};
 use crate::storage::extent::Segment;
 use crate::storage::state::State;
 use crate::units::{ArrayId, PageSet, Tid};
@@ -52,7 +52,8 @@ impl Store {
                 pages.entry(change.array).or_default().insert(change.segment.pages);
             }
         }
-        let changes = inverse(&undone.catalog, old, tid)?;
+        let mut changes = inverse(&undone.catalog, old, tid)?;
+        leave_groups_in_use(&mut changes, transaction.names(), tid);
         let after = old.apply(undone).map_err(TransactionError::from)?;
         let ours = Changes { pages: &pages, catalog: &changes, base: &after.catalog };
         if let Some(conflict) = first_conflict(&ours, later, &transaction.names()) {
@@ -83,6 +84,22 @@ impl Store {
     }
 }
 
+/// Leaves those groups alone in which later commits put something else.
+fn leave_groups_in_use(changes: &mut Vec<CatalogChange>, mut catalog: Catalog, tid: Tid) {
+    changes.retain(|change| {
+        let is_in_use = match change {
+            CatalogChange::Remove { name } => {
+                let is_group = matches!(catalog.node(name), Some(Node::Group(_)));
+                is_group && catalog.below(name).next().is_some()
+            }
+            _ => false,
+        };
+        // What does not fit is a conflict, which is found out in the next step.
+        drop(catalog.apply(change, tid));
+        !is_in_use
+    });
+}
+
 /// The changes that undo `changes`, which were made on `old`.
 fn inverse(
     changes: &[CatalogChange],
@@ -100,20 +117,24 @@ fn inverse(
     Ok(undone.into_iter().flatten().collect())
 }
 
+/// The groups above `name` that came into being with it and go with it, innermost first.
+fn groups_created(name: &str, old: &Catalog) -> Vec<Arc<str>> {
+    let above = name.rmatch_indices('/').map(|(at, _)| &name[..at]);
+    above.filter(|group| old.node(group).is_none()).map(Arc::from).collect()
+}
+
 /// `None` if the change cannot be undone.
 fn inverse_of(change: &CatalogChange, old: &Catalog) -> Option<Vec<CatalogChange>> {
     let remove = |name: &Arc<str>| CatalogChange::Remove { name: Arc::clone(name) };
     Some(match change {
         CatalogChange::CreateArray { name, .. } | CatalogChange::CreateGroup { name } => {
-            // The groups above it that came into being with it go with it, innermost first.
-            let above = name.match_indices('/').map(|(at, _)| &name[..at]);
-            let created: Vec<Arc<str>> =
-                above.filter(|group| old.node(group).is_none()).map(Arc::from).collect();
-            std::iter::once(name).chain(created.iter().rev()).map(remove).collect()
+            let created = groups_created(name, old);
+            std::iter::once(name).chain(&created).map(remove).collect()
         }
         CatalogChange::Remove { .. } => return None,
         CatalogChange::Move { from, to } => {
-            vec![CatalogChange::Move { from: Arc::clone(to), to: Arc::clone(from) }]
+            let back = CatalogChange::Move { from: Arc::clone(to), to: Arc::clone(from) };
+            std::iter::once(back).chain(groups_created(to, old).iter().map(remove)).collect()
         }
         CatalogChange::Shape { array, layout, .. } => {
             // An array created by the same commit goes altogether.
@@ -129,7 +150,7 @@ fn inverse_of(change: &CatalogChange, old: &Catalog) -> Option<Vec<CatalogChange
             let attributes = match owner {
                 Owner::Array(id) => old.array_by_id(*id).map(|entry| entry.attributes.clone()),
                 Owner::Group(name) => match old.node(name) {
-                    Some(crate::storage::catalog::Node::Group(attributes)) => Some(attributes),
+                    Some(Node::Group(attributes)) => Some(attributes),
                     _ => None,
                 },
             };
