@@ -34,6 +34,8 @@ pub(crate) struct Effects {
     pub(crate) attributes: BTreeMap<(u64, String), Option<i64>>,
     /// Changes of names in order.
     pub(crate) names: Vec<NameChange>,
+    /// Tags that were set, also to what they were.
+    pub(crate) tags: BTreeSet<String>,
 }
 
 impl Effects {
@@ -67,6 +69,7 @@ impl Effects {
         };
         let attributes = self.attributes.keys().filter(|(identity, _)| kept(identity));
         let mut inverse = Self {
+            tags: BTreeSet::new(),
             touched: self.touched.clone(),
             changed: BTreeMap::new(),
             shapes: self.shapes.iter().copied().filter(kept).collect(),

@@ -210,7 +210,8 @@ impl World {
         let mut next = self.versions[self.head()].clone();
         next.tags.insert(tag.to_owned(), at as u64);
         self.versions.push(next);
-        self.commits.push(Effects::default());
+        let tags = [tag.to_owned()].into();
+        self.commits.push(Effects { tags, ..Effects::default() });
     }
 
     fn undo(&mut self, at: u8) {
@@ -251,9 +252,11 @@ impl World {
             Err(error) => {
                 let tags = tags_unlike(old, new);
                 let later = &self.versions[at..];
-                let retagged = later
-                    .windows(2)
-                    .any(|pair| tags_unlike(&pair[0], &pair[1]).iter().any(|t| tags.contains(t)));
+                let set_again = newer.iter().any(|it| it.tags.iter().any(|t| tags.contains(t)));
+                let retagged = set_again
+                    || later.windows(2).any(|pair| {
+                        tags_unlike(&pair[0], &pair[1]).iter().any(|t| tags.contains(t))
+                    });
                 assert!(may || retagged, "undo of {at}: {error}; {effects:?} after {newer:?}");
             }
         }
