@@ -69,6 +69,9 @@ pub trait PageSource: Send + Sync {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError>;
 }
 
+/// What keeps a range of a file as it is.
+pub type Pinned = Box<dyn Send + Sync>;
+
 /// A range of a file that does not change as long as `pin` lives.
 pub struct Loaded {
     /// The file.
@@ -77,14 +80,14 @@ pub struct Loaded {
     /// not be in the file.
     pub offset_bytes: u64,
     /// Dropped when nothing of it is mapped any more.
-    pub pin: Box<dyn Send + Sync>,
+    pub pin: Pinned,
 }
 
 /// Pages of one chunk that show a range of a file.
 struct Shown {
     id: u64,
     pages: PageSet,
-    pin: Box<dyn Send + Sync>,
+    pin: Pinned,
 }
 
 #[derive(Default)]
@@ -176,15 +179,17 @@ impl LazyPages {
     /// mapped.
     pub(super) fn open(&self, pages: PageRange) -> Result<(), MapError> {
         let mut state = self.state.lock();
-        self.take_out(&mut state, pages);
+        // First: what is still shown after a refusal stays pinned.
         self.make_missing(pages)?;
+        drop(self.take_out(&mut state, pages));
         state.lazy.insert(pages);
         Ok(())
     }
 
     /// Says that `pages` are no longer lazy: the caller owns them and will place something else.
-    pub(super) fn forget(&self, pages: PageRange) {
-        self.take_out(&mut self.state.lock(), pages);
+    /// What they showed stays as it is until the result is dropped.
+    pub(super) fn forget(&self, pages: PageRange) -> Vec<Pinned> {
+        self.take_out(&mut self.state.lock(), pages)
     }
 
     /// Ends everything; the addresses go.
@@ -201,27 +206,27 @@ impl LazyPages {
         self.changed.tell();
     }
 
-    fn take_out(&self, state: &mut State, pages: PageRange) {
+    fn take_out(&self, state: &mut State, pages: PageRange) -> Vec<Pinned> {
+        let mut pins = Vec::new();
         if !state.lazy.intersects(pages) {
-            return;
+            return pins;
         }
         state.lazy.remove(pages);
         state.kept.remove(pages);
         let is_inside = |chunk: &u64| pages_of(*chunk).intersection(pages).is_some();
         state.loading.retain(|chunk, _| !is_inside(chunk));
         state.lost.retain(|chunk, _| !is_inside(chunk));
-        let mut gone = 0;
         state.shown.retain(|chunk, parts| {
             if is_inside(chunk) {
                 parts.iter_mut().for_each(|part| part.pages.remove(pages));
-                let before = parts.len();
-                parts.retain(|part| !part.pages.is_empty());
-                gone += (before - parts.len()) as u64;
+                let gone = parts.extract_if(.., |part| part.pages.is_empty());
+                pins.extend(gone.map(|part| part.pin));
             }
             !parts.is_empty()
         });
-        self.budget.give(gone * VMAS_PER_CHUNK);
+        self.budget.give(pins.len() as u64 * VMAS_PER_CHUNK);
         self.changed.tell();
+        pins
     }
 
     /// Says that `pages` may get private copies from now on (invariant 3).
@@ -306,13 +311,12 @@ impl LazyPages {
                 self.lose(&mut state, chunk, error);
             }
             drop(state);
+            match &shown {
+                Ok(()) => self.pager.shown(Arc::downgrade(self), chunk, id),
+                Err(_) => self.budget.give(VMAS_PER_CHUNK),
+            }
             self.changed.tell();
             self.wake(chunk);
-            if shown.is_ok() {
-                self.pager.shown(Arc::downgrade(self), chunk, id);
-            } else {
-                self.budget.give(VMAS_PER_CHUNK);
-            }
             return shown;
         }
     }
@@ -418,6 +422,12 @@ impl LazyPages {
         }
         self.budget.give(VMAS_PER_CHUNK);
         Aside::Done
+    }
+
+    /// Whether load `id` shows anything of `chunk`.
+    pub(super) fn shows(&self, chunk: u64, id: u64) -> bool {
+        let state = self.state.lock();
+        state.shown.get(&chunk).is_some_and(|parts| parts.iter().any(|part| part.id == id))
     }
 
     fn wake(&self, chunk: u64) {

@@ -266,8 +266,8 @@ impl Mapping {
             self.take_back(&replaced);
             return Err(error);
         }
-        self.forget_lazy(pages);
-        self.reservation.close(pages).inspect_err(|_| {
+        let closed = self.instead_of_lazy(pages, |this| this.reservation.close(pages));
+        closed.inspect_err(|_| {
             self.take_back(&replaced);
             self.settle_after_failure(pages);
         })
@@ -420,16 +420,15 @@ impl Mapping {
     /// Places one run, with advice.
     fn map(&mut self, placement: &Placement<'_>) -> Result<(), MapError> {
         let Placement { run, kind } = *placement;
-        if !matches!(run.content, Content::Lazy) {
-            self.forget_lazy(run.at);
-        }
         let wishes = match run.content {
             Content::Hole => {
-                self.reservation.place_zeros(run.at)?;
+                self.instead_of_lazy(run.at, |this| this.reservation.place_zeros(run.at))?;
                 [madvise::Advice::NoHugePage].as_slice()
             }
             Content::File { file, offset_bytes } => {
-                self.reservation.place_file(run.at, file, offset_bytes)?;
+                let place =
+                    |this: &mut Self| this.reservation.place_file(run.at, file, offset_bytes);
+                self.instead_of_lazy(run.at, place)?;
                 self.advice.wishes(kind)
             }
             Content::Lazy => {
@@ -474,10 +473,20 @@ impl Mapping {
         }
     }
 
-    fn forget_lazy(&self, pages: PageRange) {
-        if let Some(lazy) = &self.lazy {
-            lazy.forget(pages);
+    /// Takes `pages` from what is lazy, does `change`, which places something else there, and
+    /// only then lets go of what they showed: after a refusal it may still be there.
+    fn instead_of_lazy(
+        &mut self,
+        pages: PageRange,
+        change: impl FnOnce(&mut Self) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        let pins = self.lazy.as_ref().map(|lazy| lazy.forget(pages));
+        let changed = change(self);
+        if changed.is_err() {
+            // A leak, and no harm.
+            std::mem::forget(pins);
         }
+        changed
     }
 
     fn advise_mapped(&self, pages: PageRange, wish: madvise::Advice) {

@@ -39,6 +39,9 @@ const LOADERS_MAX: usize = 8;
 /// Loads that nobody waits for and that wait themselves; more are forgotten.
 const AHEAD_QUEUE_MAX: usize = 256;
 
+/// Chunks noted as shown before those that are gone are sorted out.
+const SHOWN_MIN: usize = 1024;
+
 /// Something for a loader to do.
 enum Work {
     Touched(usize),
@@ -121,7 +124,23 @@ impl Pager {
 
     /// Notes what was shown by load `id`, so that it can be put aside.
     pub(super) fn shown(&self, pages: WeakPages, chunk: u64, id: u64) {
-        self.inner.shown.lock().push_back((pages, chunk, id));
+        let mut shown = self.inner.shown.lock();
+        // What is gone is sorted out when there is twice as much as the last time: O(1) each.
+        if shown.len() >= shown.capacity().max(SHOWN_MIN) {
+            shown.retain(|(weak, chunk, id)| {
+                weak.upgrade().is_some_and(|pages| pages.shows(*chunk, *id))
+            });
+            let len = shown.len();
+            shown.shrink_to(len.max(SHOWN_MIN));
+            shown.reserve_exact(len.max(SHOWN_MIN));
+        }
+        shown.push_back((pages, chunk, id));
+    }
+
+    #[cfg(test)]
+    #[cfg(not(any(miri, shuttle)))]
+    pub(super) fn shown_count(&self) -> usize {
+        self.inner.shown.lock().len()
     }
 
     /// Makes a chunk missing again that was shown long ago; whether one was found.
