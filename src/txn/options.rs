@@ -43,8 +43,8 @@ pub struct OpenOptions {
     /// [`StorageError::Expired`](crate::txn::StorageError::Expired). 8 GiB unless said otherwise.
     pub held_bytes_max: u64,
     /// Whether every block is compared with its checksum before the program sees it: blocks are
-    /// then loaded when they are first touched, instead of being mapped as they lie. What that costs
-    /// is a row of the bench `lazy`.
+    /// then loaded when they are first touched, instead of being mapped as they lie. What that
+    /// costs is a row of the bench `lazy`.
     pub checked: bool,
     /// Bytes of disk and memory for blocks that cannot be mapped as they lie: those that are in use
     /// or were lately. A quarter of the machine's memory unless said otherwise, at least 4 MiB.
