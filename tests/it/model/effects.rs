@@ -150,6 +150,7 @@ impl Effects {
             || moved(self, other)
             || moved(other, self)
             || self.attributes.keys().any(|key| other.attributes.contains_key(key))
+            || !self.tags.is_disjoint(&other.tags)
             || self.names.iter().any(|change| match change {
                 NameChange::Remove { identity, .. } => other.uses(*identity),
                 _ => false,
