@@ -1,7 +1,7 @@
 //! Follows the commits of all processes and makes invalid what the kernel keeps of what changed.
 //!
 //! ```text
-//! Store::follow -> Record -> head begun anew -> ranges of files, names -> Notifier -> "done with tid"
+//! Store::follow -> Record -> head begun anew -> ranges of files, names -> Notifier -> "done"
 //! ```
 //!
 //! # Invariants
@@ -110,6 +110,11 @@ fn apply(tree: &Tree, notifier: &Notifier, record: &Record) {
     let before = tree.snapshots.advance(record.tid);
     if let Some(before) = &before {
         tree.keep_removed(record, before);
+    }
+    for change in &record.catalog {
+        if let CatalogChange::Move { from, to } = change {
+            tree.nodes.move_group(from, to);
+        }
     }
     let head = tree.snapshots.head();
     for id in changed_arrays(record) {

@@ -1,7 +1,7 @@
 //! Putting a store under a directory and taking it away.
 //!
 //! ```text
-//! heal a dead mount -> open the store -> mount -> serve, follow -> SIGTERM, SIGINT or umount -> end
+//! heal a dead mount -> open the store -> mount -> serve, follow -> signal or umount -> end
 //! ```
 //!
 //! # Failure

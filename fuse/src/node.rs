@@ -186,6 +186,28 @@ impl Nodes {
         table.by_node.insert(node, number);
     }
 
+    /// A group, with all below it, has another name in the newest commit.
+    pub(crate) fn move_group(&self, from: &str, to: &str) {
+        let moved = |name: &str| {
+            let rest = name.strip_prefix(from)?;
+            let is_below = rest.is_empty() || rest.starts_with('/');
+            is_below.then(|| Arc::from(format!("{to}{rest}")))
+        };
+        for (number, node) in self.matching(|node| node.view() == Some(View::Head)) {
+            let node = match &node {
+                Node::Group(view, name) => moved(name).map(|name| Node::Group(*view, name)),
+                Node::ZarrGroup(view, name) => moved(name).map(|name| Node::ZarrGroup(*view, name)),
+                Node::ZarrGroupJson(view, name) => {
+                    moved(name).map(|name| Node::ZarrGroupJson(*view, name))
+                }
+                _ => None,
+            };
+            if let Some(node) = node {
+                self.become_node(number, node);
+            }
+        }
+    }
+
     /// All known nodes of the newest commit that show something of `array`, and their numbers.
     pub(crate) fn of_array(&self, array: ArrayId) -> Vec<(u64, Node)> {
         self.matching(|node| node.view() == Some(View::Head) && node.array() == Some(array))
@@ -221,6 +243,17 @@ mod tests {
         assert_ne!(nodes.look_up(&node), number, "numbers are not used again");
         nodes.forget(ROOT, 99);
         assert_eq!(nodes.get(ROOT), Some(Node::Root));
+    }
+
+    #[test]
+    fn a_group_that_is_moved_keeps_its_number_and_so_do_those_below() {
+        let nodes = Nodes::new();
+        let group = |name: &str| Node::Group(View::Head, Arc::from(name));
+        let numbers = ["g", "g/h", "gh"].map(|name| nodes.look_up(&group(name)));
+        nodes.move_group("g", "k/l");
+        let now = ["k/l", "k/l/h", "gh"].map(|name| nodes.look_up(&group(name)));
+        assert_eq!(numbers, now);
+        assert_eq!(nodes.number(&group("g")), None);
     }
 
     #[test]

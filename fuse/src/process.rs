@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! alive or not yet waited for     /proc/PID/stat, field `exit_code`
-//! gone already                    PIDFD_GET_INFO of a descriptor made while it was alive (Linux 6.15)
+//! gone already                    PIDFD_GET_INFO of a descriptor made before (Linux 6.15)
 //! ```
 //!
 //! # Failure

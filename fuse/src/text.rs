@@ -1,7 +1,7 @@
 //! The files that are text: descriptions of arrays, the log of commits, the counters.
 //!
 //! ```text
-//! /.zba/commits    one line of LINE_BYTES bytes for each commit: tid t at byte (t - 1) * LINE_BYTES
+//! /.zba/commits    a line of LINE_BYTES bytes for each commit: tid t at byte (t - 1) * LINE_BYTES
 //! ```
 //! Lines of one length need no memory however long the log is, and can be read from anywhere.
 

@@ -1,8 +1,8 @@
 //! A file that is open for writing: a transaction of its own.
 //!
 //! ```text
-//! existing file    write, truncate, append -> the array in the transaction -> commit at fsync, close
-//! new file         bytes of a .npy header -> the array is created -> its elements -> commit
+//! existing file    write, truncate, append -> the array -> commit at fsync, close
+//! new file         a .npy header -> the array is created -> its elements -> commit
 //! ```
 //!
 //! # Invariants

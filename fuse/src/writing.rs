@@ -34,7 +34,7 @@ use crate::tree::Tree;
 use crate::writer::{Target, Writer};
 
 /// How long a program that committed waits until everybody sees it.
-const SEEN_WITHIN: Duration = Duration::from_secs(2);
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that is open for writing.
 pub(crate) struct Writing {
@@ -50,8 +50,8 @@ struct Files {
     writers: HashMap<u64, Vec<Arc<Writer>>>,
     // What is stored through shared mappings of a file that several programs write.
     mapped: HashMap<u64, Arc<Writer>>,
-    // New files by name.
-    new: HashMap<Arc<str>, Node>,
+    // New files by name, with their numbers once they are opened.
+    new: HashMap<Arc<str>, (Node, Option<u64>)>,
     attempts: u64,
 }
 
@@ -111,7 +111,7 @@ impl Writing {
         }
         files.attempts += 1;
         let node = Node::New(Arc::clone(&name), files.attempts);
-        files.new.insert(Arc::clone(&name), node.clone());
+        files.new.insert(Arc::clone(&name), (node.clone(), None));
         Ok((node, Target::Receiving { name, replaces: None, received: Vec::new() }))
     }
 
@@ -124,9 +124,20 @@ impl Writing {
         thread: u32,
     ) -> Result<Arc<Writer>, Refusal> {
         let store = self.tree.snapshots.store().clone();
-        let writer = Arc::new(Writer::new(store, target, is_append, thread)?);
-        writer.used_by(thread);
+        let new = match &target {
+            Target::Receiving { name, .. } => Some(Arc::clone(name)),
+            _ => None,
+        };
+        let writer = Writer::new(store, target, is_append, thread);
         let mut files = self.files.lock();
+        if let Some(name) = new {
+            match (&writer, files.new.get_mut(&name)) {
+                (Ok(_), Some((_, known))) => *known = Some(number),
+                _ => drop(files.new.remove(&name)),
+            }
+        }
+        let writer = Arc::new(writer?);
+        writer.used_by(thread);
         files.writers.entry(number).or_default().push(Arc::clone(&writer));
         Ok(writer)
     }
@@ -135,7 +146,7 @@ impl Writing {
     pub(crate) fn find_new(&self, parent: &Node, name: &OsStr) -> Option<Node> {
         let Node::Group(View::Head, group) = parent else { return None };
         let full = names::array_of(group, name)?;
-        self.files.lock().new.get(full.as_str()).cloned()
+        self.files.lock().new.get(full.as_str()).map(|(node, _)| node.clone())
     }
 
     /// Bytes of a file as its writers have it, 0 if none changed it.
@@ -233,9 +244,7 @@ impl Writing {
             && node.array() != Some(id)
         {
             self.tree.nodes.become_node(number, Node::Npy(View::Head, id));
-            if let Node::New(name, _) = node {
-                self.files.lock().new.remove(&name);
-            }
+            self.files.lock().new.retain(|_, (_, known)| *known != Some(number));
             self.drop_pages(number);
         }
         committed
@@ -275,9 +284,8 @@ impl Writing {
         }
         files.writers.remove(&number);
         let mapped = files.mapped.remove(&number);
-        if let Some(Node::New(name, _)) = self.tree.nodes.get(number) {
-            files.new.remove(&name);
-        }
+        // By number: the kernel may have forgotten the file before this request came to us.
+        files.new.retain(|_, (_, known)| *known != Some(number));
         drop(files);
         if let Some(mapped) = mapped
             && let Err(refusal) = mapped.commit()

@@ -3,7 +3,7 @@
 //! ```text
 //! shape (24, 721, 1440) f4, blocks of 2 MiB: one block holds half a row of the first axis
 //! chunk shape           (1, 364, 1440): whole trailing axes, part of one, 1 before it
-//! chunk (3, 1, 0)   ->  bytes 3 * row + 364 * 1440 * 4 .. 4 * row, then fill up to the chunk's size
+//! chunk (3, 1, 0)   ->  bytes 3 * row + 364 * 1440 * 4 .. 4 * row, then fill
 //! ```
 //!
 //! # Invariants

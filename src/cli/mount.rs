@@ -1,7 +1,7 @@
 //! `zba mount` and `zba umount`: run the program that serves a store as files.
 //!
-//! That program is `zba-mount`, of the crate `zbigarray-fuse`: it uses this library, so it cannot be
-//! a part of it. It is looked for beside `zba` itself, then in PATH.
+//! That program is `zba-mount`, of the crate `zbigarray-fuse`: it uses this library, so it cannot
+//! be a part of it. It is looked for beside `zba` itself, then in PATH.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

@@ -24,8 +24,8 @@ What lies below DIR:
   .zba/                   commits (tail -f it), stats, log
 
 With --rw a file of head/ that is opened for writing is a transaction: closing it or fsync commits,
-a program that is killed leaves nothing. `cp` makes arrays, `rm` removes, `mv` renames, `mkdir` makes
-groups. docs/filesystem.md has the rules.
+a program that is killed leaves nothing. `cp` makes arrays, `rm` removes, `mv` renames, `mkdir`
+makes groups. docs/filesystem.md has the rules.
 
 Examples:
   zba mount signals.zba mnt
