@@ -47,7 +47,11 @@ impl<'g, 'e> Lowering<'g, 'e> {
     }
 
     /// The task that makes block `number` of `node`: its value is a [`Block`].
-    pub(crate) fn block(&mut self, node: &Blocked<'e>, number: u64) -> Result<TaskId, ComputeError> {
+    pub(crate) fn block(
+        &mut self,
+        node: &Blocked<'e>,
+        number: u64,
+    ) -> Result<TaskId, ComputeError> {
         if matches!(node.0.kind, Kind::Tasks(_)) {
             return self.made(node, number);
         }

@@ -15,6 +15,7 @@
 //!
 //! [`RunError`].
 
+mod apply;
 mod block;
 mod blocked;
 mod convert;
@@ -25,6 +26,7 @@ mod kernels_binary;
 mod kernels_unary;
 mod key;
 mod lower;
+mod make;
 mod math;
 mod moves;
 mod node;
@@ -35,6 +37,7 @@ mod reduce;
 mod reducers;
 mod region;
 mod run;
+mod scans;
 mod stored;
 mod trouble;
 mod ufunc;

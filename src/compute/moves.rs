@@ -79,7 +79,9 @@ impl<'e> Blocked<'e> {
     fn resolve(&self, index: Index, axis: usize) -> Result<(u64, i64, Option<u64>), ComputeError> {
         let len = self.shape()[axis];
         let found = index::resolve(&[index], &[len], 1, Order::C).map_err(|error| match error {
-            IndexError::OutOfRange { index, len, .. } => IndexError::OutOfRange { index, axis, len },
+            IndexError::OutOfRange { index, len, .. } => {
+                IndexError::OutOfRange { index, axis, len }
+            }
             IndexError::ZeroStep { .. } => IndexError::ZeroStep { axis },
             other => other,
         })?;
@@ -466,11 +468,8 @@ impl<'e> Blocked<'e> {
             let at = (from..to).map(|at| u64::try_from(inside(at)).unwrap_or(0)).collect();
             self.listed(axis, at)
         };
-        let parts = [
-            list(-i128::from(before), 0)?,
-            self.clone(),
-            list(len, len + i128::from(behind))?,
-        ];
+        let parts =
+            [list(-i128::from(before), 0)?, self.clone(), list(len, len + i128::from(behind))?];
         Self::concatenate(&parts, to_i64(axis as u64))
     }
 
