@@ -97,7 +97,7 @@ impl<'e> Blocked<'e> {
     ///
     /// # Errors
     ///
-    /// [`ComputeError::Shape`], and [`ComputeError::OutOfBounds`] if the type cannot have the value.
+    /// [`ComputeError::Shape`]; [`ComputeError::OutOfBounds`] if the type cannot have the value.
     pub fn full(
         shape: &[u64],
         value: impl Into<Scalar>,

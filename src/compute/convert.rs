@@ -130,10 +130,7 @@ fn converted<S: Copy + Convert<T>, T: Numeric>(elements: &[S]) -> Vec<T> {
 
 /// `scalar` as one element of `number`. Integers keep their lowest bits.
 pub(crate) fn element(scalar: Scalar, number: Number) -> Data<'static> {
-    fn one<S: Copy, T: Numeric>(value: S) -> Data<'static>
-    where
-        S: Convert<T>,
-    {
+    fn one<S: Copy + Convert<T>, T: Numeric>(value: S) -> Data<'static> {
         T::wrap(Cow::Owned(vec![value.convert()]))
     }
     with_number!(number, T => match scalar {

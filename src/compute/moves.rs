@@ -211,7 +211,7 @@ impl<'e> Blocked<'e> {
         let axis = self.axis("flip", axis)?;
         let mut along: Vec<Along> = (0..self.ndim()).map(Along::same).collect();
         along[axis] = Along::Step { axis, start: self.shape()[axis].saturating_sub(1), step: -1 };
-        self.viewed(along, &self.shape().to_vec())
+        self.viewed(along, self.shape())
     }
 
     /// A new axis of length 1 at this place of the result.
@@ -285,7 +285,7 @@ impl<'e> Blocked<'e> {
         }
         let mut lens: Vec<u64> = shape.iter().map(|&len| len.unsigned_abs()).collect();
         if let Some(axis) = open {
-            if known == 0 || self.size() % known != 0 {
+            if known == 0 || !self.size().is_multiple_of(known) {
                 return Err(refused());
             }
             lens[axis] = self.size() / known;

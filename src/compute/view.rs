@@ -289,7 +289,7 @@ mod tests {
                 for start in 0..12_u64 {
                     for end in start..14 {
                         let inside = |at: &i64| (start as i64..end as i64).contains(at);
-                        let from = all.iter().position(|at| inside(at));
+                        let from = all.iter().position(inside);
                         let count = all.iter().filter(|at| inside(at)).count() as u64;
                         let wanted = from.map(|from| (from as u64, from as u64 + count));
                         let found = inside_of(first, step, all.len() as u64, start, end);

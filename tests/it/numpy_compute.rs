@@ -288,7 +288,6 @@ trait Parts {
 macro_rules! parts {
     ($($element:ty),*) => {$(
         impl Parts for $element {
-            #[expect(clippy::cast_lossless, reason = "the same for all")]
             fn parts(self) -> Vec<f64> {
                 vec![self as f64]
             }
