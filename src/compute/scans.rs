@@ -329,13 +329,16 @@ impl<'e> Blocked<'e> {
     }
 
     /// Counts of which each block of this adds some.
-    fn counted(
+    fn counted<A>(
         &self,
         name: &'static str,
         len: u64,
         more: Vec<Input<'e>>,
-        add: impl Fn(&[Argument<'_, 'e>], &mut [i64]) -> Result<(), ComputeError> + Send + Sync + 'e,
-    ) -> Result<Self, ComputeError> {
+        add: A,
+    ) -> Result<Self, ComputeError>
+    where
+        A: Fn(&[Argument<'_, 'e>], &mut [i64]) -> Result<(), ComputeError> + Send + Sync + 'e,
+    {
         let (input, add) = (self.clone(), Arc::new(add));
         let bytes = len.saturating_mul(8);
         let recipe = move |_: &[u64]| {
