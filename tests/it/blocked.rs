@@ -303,7 +303,7 @@ fn what_cannot_be_is_refused_with_shapes_and_types_and_never_panics() {
     let negative = bytes
         .astype(Number::I8)
         .unwrap()
-        .power(&bytes.astype(Number::I8).unwrap().subtract(1).unwrap());
+        .power(bytes.astype(Number::I8).unwrap().subtract(1).unwrap());
     assert!(negative.unwrap().compute_block(&threads(1)).is_err());
     let mut deep = x.clone();
     let why = loop {
