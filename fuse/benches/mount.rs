@@ -1,11 +1,11 @@
 //! What does a store cost that is read as files?
 //!
-//! Workload: `f64` in blocks of 2 MiB, 1 GiB (quick: 64 MiB), as an array of a mounted store and as a
-//! plain file on the same file system; both mapped and summed, and read by 1 MiB. Cold: nothing in
-//! the page cache. Served: the store's data are in the page cache, those of the mounted file are
-//! not, so every byte goes through the server. Then single pages in random order, opening an array
-//! of 1 TiB, and the time until a commit of one block is seen. Seed 11. Limits: disk, memory, and
-//! the kernel's way to the server and back.
+//! Workload: `f64` in blocks of 2 MiB, 1 GiB (quick: 64 MiB), as an array of a mounted store and as
+//! a plain file on the same file system; both mapped and summed, and read by 1 MiB. Cold: nothing
+//! in the page cache. Served: the store's data are in the page cache, those of the mounted file
+//! are not, so every byte goes through the server. Then single pages in random order, opening an
+//! array of 1 TiB, and the time until a commit of one block is seen. Seed 11. Limits: disk,
+//! memory, and the kernel's way to the server and back.
 //!
 //! `cargo bench -p zbigarray-fuse --bench mount`; needs `/dev/fuse`.
 
