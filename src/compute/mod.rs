@@ -15,13 +15,43 @@
 //!
 //! [`RunError`].
 
+mod apply;
+mod block;
+mod blocked;
+mod convert;
+mod evaluate;
+mod gather;
 mod graph;
+mod kernels_binary;
+mod kernels_unary;
 mod key;
+mod lower;
+mod make;
+mod math;
+mod moves;
+mod node;
+mod number;
 mod pool;
+mod recipe;
+mod reduce;
+mod reducers;
+mod region;
 mod run;
+mod scans;
+mod stored;
+mod trouble;
+mod ufunc;
 mod value;
+mod view;
 
+pub use block::{Block, Numeric};
 pub use graph::{Graph, TaskId};
 pub use key::{Family, Key};
+pub use math::Operand;
+pub use moves::PadMode;
+pub use node::Blocked;
+pub use number::{Number, Scalar};
+pub use reduce::Axes;
 pub use run::{Cancel, Report, RunError, RunOptions, run};
+pub use trouble::ComputeError;
 pub use value::{TaskError, Value};

@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod appends;
 #[cfg(test)]
+mod blocked;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;
@@ -27,5 +29,7 @@ mod kernel;
 mod model;
 #[cfg(test)]
 mod numpy_casting;
+#[cfg(test)]
+mod numpy_compute;
 #[cfg(test)]
 mod numpy_pure;
