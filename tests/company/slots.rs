@@ -1,4 +1,4 @@
-//! Several processes and the block cache they share: an array of encoded blocks, twelve times as
+//! Several processes and the block cache they share: an array of encoded blocks, four times as
 //! large as the cache.
 
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::scenes::{Player, lines, reply};
 
 /// Elements of a chunk, which is a block here and a slot of the cache.
 const CHUNK: u64 = 256 << 10;
-const CHUNKS: u64 = 24;
+const CHUNKS: u64 = 8;
 const CACHE_BYTES: u64 = 4 << 20;
 
 /// What lies at element `at`; any codec makes it shorter.
@@ -101,10 +101,10 @@ pub(crate) fn churner(path: &Path) {
         let transaction = store.begin_read().unwrap();
         let array = transaction.open::<u64, Ix1>("e").unwrap();
         let view = array.view().unwrap();
-        for _ in 0..200 {
+        for _ in 0..20 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (state >> 20) % (CHUNKS * CHUNK);
-            for at in (at..at + 3 * CHUNK).step_by(1 << 17).take_while(|&at| at < CHUNKS * CHUNK) {
+            for at in (at..at + 2 * CHUNK).step_by(1 << 17).take_while(|&at| at < CHUNKS * CHUNK) {
                 let seen = view[usize::try_from(at).unwrap()];
                 if seen != number(at) {
                     reply(&format!("wrong: {seen} at {at}"));
@@ -121,7 +121,7 @@ pub(crate) fn churner(path: &Path) {
 
 /// Part: copies an array that is larger than the cache to another one by one call.
 pub(crate) fn copier(path: &Path) {
-    drop(Store::create(path, CreateOptions::default()).map(|store| fill(&store)).unwrap());
+    fill(&Store::create(path, CreateOptions::default()).unwrap());
     let store = Store::open(path, options()).unwrap();
     reply("ready");
     for _ in lines() {
@@ -153,7 +153,7 @@ fn damage(path: &Path, block: usize) {
     let place = extent.place();
     let file = path.join(format!("data/{:010}.dat", place.file));
     let file = File::options().write(true).open(file).unwrap();
-    file.write_all_at(&vec![0; extent.stored_pages() as usize * 4096], place.page * 4096).unwrap();
+    file.write_all_at(&vec![0; usize::try_from(extent.stored_pages()).unwrap() * 4096], place.page * 4096).unwrap();
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn processes_that_are_killed_or_stopped_at_any_moment_harm_no_other() {
     let start = || Player::start("churner", &path);
     let mut steady = [start(), start()];
     let mut state = 3u64;
-    for round in 0..12 {
+    for round in 0..6 {
         let mut victim = start();
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         std::thread::sleep(Duration::from_millis(5 + (state >> 58)));
@@ -186,7 +186,7 @@ fn processes_that_are_killed_or_stopped_at_any_moment_harm_no_other() {
             victim.signal(Signal::SIGSTOP);
             let before: u64 = steady[0].ask("").parse().unwrap();
             let begin = Instant::now();
-            while steady[0].ask("").parse::<u64>().unwrap() < before + 300 {
+            while steady[0].ask("").parse::<u64>().unwrap() < before + 30 {
                 assert!(begin.elapsed() < Duration::from_secs(120), "somebody is held up");
             }
             victim.signal(Signal::SIGCONT);
@@ -209,14 +209,14 @@ fn a_cache_file_that_is_cut_or_overwritten_shows_nobody_a_wrong_byte() {
     let cache = File::options().write(true).open(path.join("cache")).unwrap();
     // What it says of its slots.
     cache.write_all_at(&vec![0xa5; (2 << 20) - 64], 64).unwrap();
-    for at in [2 * CHUNK + 1, 7 * CHUNK, 2 * CHUNK + 2, 9 * CHUNK] {
+    for at in [2 * CHUNK + 1, 7 * CHUNK, 2 * CHUNK + 2, 5 * CHUNK] {
         is_right(&mut other, "look", at);
     }
     cache.set_len(0).unwrap();
     let said = player.ask(&format!("read {}", 2 * CHUNK));
     let whole = number(2 * CHUNK).to_string();
     assert!(said == whole || said.starts_with("error: "), "{said}");
-    for at in [11 * CHUNK, 12 * CHUNK, 13 * CHUNK, 14 * CHUNK, 15 * CHUNK] {
+    for at in [3 * CHUNK, 4 * CHUNK, 5 * CHUNK, 6 * CHUNK, 7 * CHUNK] {
         is_right(&mut player, "look", at);
     }
     assert_eq!(cache.metadata().unwrap().len(), 0, "nobody makes it longer again");

@@ -43,6 +43,10 @@ fn content(of: u64) -> Vec<u8> {
     (0..SLOT as u64).map(|at| (at.wrapping_mul(of * 2 + 1) >> 3).to_le_bytes()[0]).collect()
 }
 
+fn small(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
 fn parts() -> [Range<u64>; 1] {
     [0..SLOT as u64]
 }
@@ -138,7 +142,7 @@ fn bytes_that_somebody_else_wrote_into_a_slot_are_not_shown() {
     let (one, other) = (cache(&dir), cache(&dir));
     let at = fill(&one, 1).unwrap().file().offset_bytes;
     for byte in [0, 77, SLOT as u64 - 1] {
-        raw(&dir).write_all_at(&[content(1)[byte as usize] ^ 4], at + byte).unwrap();
+        raw(&dir).write_all_at(&[content(1)[small(byte)] ^ 4], at + byte).unwrap();
         assert!(get(&other, 1).is_none(), "byte {byte}");
         // It was said to hold nothing then.
         assert!(get(&one, 1).is_none(), "byte {byte}");
@@ -167,8 +171,8 @@ fn any_bytes_in_the_table_lead_to_what_is_right_or_to_nothing() {
     for round in 0..150 {
         let mut bytes = front.clone();
         for _ in 0..1 + round % 9 {
-            let (from, to) = (random() as usize % bytes.len(), random() as usize % bytes.len());
-            let len = (random() as usize % 80).min(bytes.len() - from.max(to));
+            let (from, to) = (small(random()) % bytes.len(), small(random()) % bytes.len());
+            let len = (small(random()) % 80).min(bytes.len() - from.max(to));
             match round % 3 {
                 0 => bytes[from] = random().to_le_bytes()[0],
                 1 => bytes.copy_within(from..from + len, to),
@@ -323,7 +327,7 @@ fn whatever_several_processes_and_threads_do_everybody_sees_what_he_asked_for() 
     let caches = [cache(&dir), cache(&dir), cache(&dir)];
     thread::scope(|scope| {
         for seed in 0..6u64 {
-            let cache = &caches[seed as usize % 3];
+            let cache = &caches[small(seed) % 3];
             scope.spawn(move || {
                 let mut state = seed;
                 let mut random = |below: u64| {
@@ -339,7 +343,7 @@ fn whatever_several_processes_and_threads_do_everybody_sees_what_he_asked_for() 
                     }
                     held.iter().for_each(|(of, slot)| assert_eq!(shown(slot), content(*of)));
                     while held.len() > 1 || (held.len() == 1 && random(3) == 0) {
-                        held.swap_remove(random(held.len() as u64) as usize);
+                        held.swap_remove(small(random(held.len() as u64)));
                     }
                 }
             });
