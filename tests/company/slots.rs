@@ -153,7 +153,11 @@ fn damage(path: &Path, block: usize) {
     let place = extent.place();
     let file = path.join(format!("data/{:010}.dat", place.file));
     let file = File::options().write(true).open(file).unwrap();
-    file.write_all_at(&vec![0; usize::try_from(extent.stored_pages()).unwrap() * 4096], place.page * 4096).unwrap();
+    file.write_all_at(
+        &vec![0; usize::try_from(extent.stored_pages()).unwrap() * 4096],
+        place.page * 4096,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -270,4 +274,63 @@ fn a_call_copies_more_lazy_memory_than_the_cache_holds_without_privilege() {
     open_to_all(dir.path(), 0o777);
     let mut copier = nobody(dir.path(), "copier", &dir.path().join("s"));
     assert_eq!(copier.ask("copy"), "right");
+}
+
+/// A file system in memory with room for `mib` MiB; gone with this.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(mib: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(dir.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("not run: no file system can be mounted");
+        }
+        mounted.then(|| Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn an_array_is_read_whole_where_the_disk_has_room_for_a_few_of_its_blocks_only() {
+    if !is_root() {
+        return;
+    }
+    // Encoded the array takes 4 MiB, decoded 16.
+    let Some(disk) = SmallDisk::new(12) else { return };
+    let path = disk.0.path().join("s");
+    fill(&Store::create(&path, CreateOptions::default()).unwrap());
+    let mut options = OpenOptions::default();
+    options.cache_bytes_max = 1 << 30;
+    let store = Store::open(&path, options).unwrap();
+    let reader = store.begin_read().unwrap();
+    let array = reader.open::<u64, Ix1>("e").unwrap();
+    let view = array.view().unwrap();
+    for round in 0..2 {
+        for at in (0..CHUNKS * CHUNK).step_by(100_003) {
+            assert_eq!(view[usize::try_from(at).unwrap()], number(at), "round {round}");
+        }
+    }
+    let chunk = format!("{}:{}", 3 * CHUNK, 4 * CHUNK);
+    let read = array.read(chunk.as_str()).unwrap();
+    assert!(read.iter().zip(3 * CHUNK..).all(|(&it, at)| it == number(at)));
+    // Not one byte is left: what was written before is used again.
+    let filler = File::create(disk.0.path().join("filler")).unwrap();
+    let mut end = 0;
+    while filler.write_at(&[1; 4096], end).is_ok() {
+        end += 4096;
+    }
+    for at in (0..CHUNKS * CHUNK).step_by(200_003) {
+        assert_eq!(view[usize::try_from(at).unwrap()], number(at));
+    }
 }

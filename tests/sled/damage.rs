@@ -264,7 +264,7 @@ fn a_snapshot_that_sled_left_half_written_is_harmless_and_a_number_changed_benea
     plant_asked_for();
     let with_leftovers = scratch.path().join("leftovers");
     copy(&original, &with_leftovers);
-    std::fs::write(with_leftovers.join("trees.sled/snap.0FFFFFFF.generating"), b"").unwrap();
+    fs::write(with_leftovers.join("trees.sled/snap.0FFFFFFF.generating"), b"").unwrap();
     assert_eq!(judge(&with_leftovers), Ok(Outcome::Whole));
     let changed = scratch.path().join("changed");
     copy(&original, &changed);

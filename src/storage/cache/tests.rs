@@ -47,8 +47,8 @@ fn small(number: u64) -> usize {
     usize::try_from(number).unwrap()
 }
 
-fn parts() -> [Range<u64>; 1] {
-    [0..SLOT as u64]
+fn parts() -> Vec<Range<u64>> {
+    std::iter::once(0..SLOT as u64).collect()
 }
 
 fn fill(cache: &Arc<BlockCache>, of: u64) -> Option<SlotInUse> {
@@ -350,4 +350,74 @@ fn whatever_several_processes_and_threads_do_everybody_sees_what_he_asked_for() 
         }
     });
     assert!(caches.iter().all(|cache| !cache.is_broken()));
+}
+
+/// What a process can do in one step. Filling takes three, between which it may be killed.
+const MOVES: [&str; 6] = ["take", "write", "filled", "get", "let go", "die"];
+
+/// A process: what it fills, and what it shows of which name.
+struct Player {
+    cache: Arc<BlockCache>,
+    name: u64,
+    filling: Option<Filling>,
+    held: Vec<(u64, SlotInUse)>,
+}
+
+impl Player {
+    fn new(dir: &TempDir, name: u64) -> Self {
+        Self { cache: cache_with(dir, 2, no_forks), name, filling: None, held: Vec::new() }
+    }
+
+    fn step(&mut self, dir: &TempDir, step: &str) {
+        match step {
+            "take" if self.filling.is_none() => self.filling = self.cache.take(false),
+            "write" => {
+                let content = content(self.name);
+                self.filling.iter_mut().for_each(|slot| slot.write(0, &content).unwrap());
+            }
+            // Only what was written is said to be there.
+            "filled" => {
+                if let Some(mut slot) = self.filling.take() {
+                    slot.sum = crc32fast::Hasher::new();
+                    slot.write(0, &content(self.name)).unwrap();
+                    self.held.push((self.name, slot.filled(Some(name(self.name))).unwrap()));
+                }
+            }
+            "get" => {
+                let found = (0..2).filter_map(|of| Some((of, get(&self.cache, of)?)));
+                self.held.extend(found.collect::<Vec<_>>());
+            }
+            "let go" => drop(self.held.pop()),
+            "die" => *self = Self::new(dir, self.name),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn whatever_order_the_steps_of_two_processes_come_in_nobody_sees_what_is_not_his() {
+    let dir = tempfile::tempdir().unwrap();
+    let depth = 3;
+    let choices = 2 * MOVES.len();
+    for number in 0..choices.pow(depth) {
+        // The first has filled and shows one slot; the second is about to look.
+        let mut players = [Player::new(&dir, 0), Player::new(&dir, 1)];
+        ["take", "filled"].iter().for_each(|step| players[0].step(&dir, step));
+        let mut rest = number;
+        for _ in 0..depth {
+            let (who, what) = (rest % 2, rest / 2 % MOVES.len());
+            rest /= choices;
+            players[who].step(&dir, MOVES[what]);
+            for (of, slot) in players.iter().flat_map(|player| &player.held) {
+                assert_eq!(shown(slot), content(*of), "order {number}");
+            }
+            let places = players.iter().flat_map(|player| {
+                player.filling.iter().map(|filling| filling.slot.file().offset_bytes)
+            });
+            for place in places {
+                let shown = players.iter().flat_map(|player| &player.held);
+                assert!(shown.into_iter().all(|(_, slot)| slot.file().offset_bytes != place));
+            }
+        }
+    }
 }
