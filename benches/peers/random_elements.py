@@ -87,7 +87,10 @@ def write(where, values, codec, zba):
     import numpy
 
     numpy.save(where / "a.npy", values)
-    run = lambda *words: subprocess.run([zba, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+    def run(*words):
+        subprocess.run([zba, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
     run("create", where / "zba")
     run("import", where / "zba", "a", where / "a.npy", "--codec", CODECS[codec])
     (where / "a.npy").unlink()
@@ -104,7 +107,7 @@ def opened(peer, where, cache_bytes):
             "recheck_cached_data": "open",
         }
         array = tensorstore.open(spec).result()
-        return len(array), lambda at: array[at].read().result()
+        return array.shape[0], lambda at: array[at].read().result()
     import zarr
 
     store = str(where / "zarr")
@@ -167,7 +170,8 @@ def main():
     if options.measure:
         peer, where = options.measure
         return measure(peer, pathlib.Path(where), options.again, 3, cache_bytes)
-    cargo = ["cargo", "build", "--quiet", "--release", "--bin", "zba", "--example", "random_elements"]
+    cargo = ["cargo", "build", "--quiet", "--release", "--bin", "zba"]
+    cargo += ["--example", "random_elements"]
     subprocess.run(cargo, check=True, cwd=ROOT)
     release = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     values = numbers(options.mib << 17)
@@ -199,8 +203,9 @@ def main():
             a, b = statistics.median(colds), statistics.median(agains)
             print(f"| {codec} | {reader} | {a:.0f} | {a / cold:.1f} | {b:.3f} | {b / again:.0f} |")
         shutil.rmtree(where)
-    print(f"\n{options.mib} MiB in chunks of 2 MiB, medians of {options.rounds} rounds. The page cache "
-          f"was {'emptied' if is_cold else 'NOT emptied'} before each reader.")
+    emptied = "emptied" if is_cold else "NOT emptied"
+    print(f"\n{options.mib} MiB in chunks of 2 MiB, medians of {options.rounds} rounds.")
+    print(f"The page cache was {emptied} before each reader.")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(in crate::storage) use file::CACHE_PATH;
 pub use file::CacheFile;
 pub use table::{Layout, Name};
 

@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicU64 as Count;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::storage::backend::{Directory, Files};
+use crate::sync::process::AtomicU64 as Count;
 use crate::sync::thread;
 
 const STORE: [u8; 16] = [3; 16];
