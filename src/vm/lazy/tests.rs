@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,6 +18,8 @@ struct Numbered {
     pins: Arc<AtomicUsize>,
     bad: Mutex<Vec<u64>>,
     delay: Duration,
+    // Loads do not end while it is true.
+    held: AtomicBool,
 }
 
 struct Pin(Arc<AtomicUsize>);
@@ -36,6 +38,9 @@ impl PageSource for Numbered {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         thread::sleep(self.delay);
+        while self.held.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         let chunk = pages.start / CHUNK_PAGES;
         if self.bad.lock().contains(&chunk) {
             return Err(Arc::new(Bad(chunk)));
@@ -60,6 +65,7 @@ fn numbered(first: u8) -> Arc<Numbered> {
         pins: Arc::default(),
         bad: Mutex::new(Vec::new()),
         delay: Duration::ZERO,
+        held: AtomicBool::new(false),
     })
 }
 
@@ -83,13 +89,7 @@ fn byte(mapping: &Mapping, chunk: u64, offset: usize) -> u8 {
 
 /// What is being loaded at this moment is let go when that ends.
 fn assert_all_let_go(source: &Numbered) {
-    for _ in 0..1000 {
-        if source.pins.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    panic!("{} ranges are pinned still", source.pins.load(Ordering::SeqCst));
+    within_a_minute(|| source.pins.load(Ordering::SeqCst) == 0);
 }
 
 #[test]
@@ -272,18 +272,29 @@ fn pages_placed_anew_show_the_new_content_and_their_neighbours_the_old() {
 
 #[test]
 fn a_load_that_was_overtaken_by_a_new_content_is_not_shown() {
-    let mut source = numbered(1);
-    Arc::get_mut(&mut source).unwrap().delay = Duration::from_millis(100);
+    let source = numbered(1);
+    source.held.store(true, Ordering::SeqCst);
     let (mut mapping, _pager, _) = lazy(&source, 100);
     mapping.will_need(PageRange::at(0, CHUNK_PAGES));
     while source.loads.load(Ordering::SeqCst) == 0 {
         thread::yield_now();
     }
     mapping.place(&[Run { at: PageRange::at(0, 4), content: Content::Hole }]).unwrap();
+    source.held.store(false, Ordering::SeqCst);
     assert_eq!((byte(&mapping, 0, 0), byte(&mapping, 0, 4 * 4096)), (0, 1));
     assert!(source.loads.load(Ordering::SeqCst) >= 2);
     thread::sleep(Duration::from_millis(250));
-    assert_eq!((byte(&mapping, 0, 0), source.pins.load(Ordering::SeqCst)), (0, 1));
+    within_a_minute(|| source.pins.load(Ordering::SeqCst) == 1);
+    assert_eq!(byte(&mapping, 0, 0), 0);
+}
+
+/// Waits until `is_so`.
+fn within_a_minute(is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -291,13 +302,7 @@ fn reading_in_order_loads_ahead() {
     let source = numbered(1);
     let (mapping, _pager, _) = lazy(&source, 100);
     assert_eq!((byte(&mapping, 0, 0), byte(&mapping, 1, 0)), (1, 2));
-    for _ in 0..200 {
-        if source.loads.load(Ordering::SeqCst) >= 4 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    panic!("nothing was loaded ahead");
+    within_a_minute(|| source.loads.load(Ordering::SeqCst) >= 4);
 }
 
 #[test]
