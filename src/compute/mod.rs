@@ -15,13 +15,27 @@
 //!
 //! [`RunError`].
 
+mod cache;
 mod graph;
 mod key;
+mod lists;
+mod optimize;
+mod order;
 mod pool;
+mod progress;
+mod room;
 mod run;
+mod scheduler;
+mod spill;
+mod step;
+mod trace;
 mod value;
 
+pub use crate::txn::MappedScratch;
+pub use cache::{Cache, CacheKey};
 pub use graph::{Graph, TaskId};
 pub use key::{Family, Key};
+pub use progress::{Moment, Progress};
 pub use run::{Cancel, Report, RunError, RunOptions, run};
-pub use value::{TaskError, Value};
+pub use trace::{MemoryMoment, Span, Trace, What};
+pub use value::{Spill, TaskError, Value};

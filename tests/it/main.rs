@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod appends;
 #[cfg(test)]
+mod compute_run;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;
