@@ -48,6 +48,7 @@ impl Lists {
     }
 
     /// Lists that were closed.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -14,8 +14,8 @@
 //! - it is the head, or
 //! - without a place to spill to, its result leaves room for all steps before it, see [`Room`].
 //!
-//! So the head can always begin once nothing else runs, and no run gets stuck whose prediction held.
-//! With a place to spill to, the head makes room: the result that is needed last leaves first.
+//! So the head can always begin once nothing else runs, and no run gets stuck whose prediction
+//! held. With a place to spill to, the head makes room: what is needed last leaves first.
 //!
 //! # Invariants
 //!

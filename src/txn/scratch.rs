@@ -1,7 +1,7 @@
 //! Bytes that wait on the disk and that nobody finds there after the process: an unnamed file.
 //!
 //! ```text
-//! file     | place A | free | place B ..... |        places are whole pages, reused when given back
+//! file     | place A | free | place B ..... |       places are whole pages, reused when given back
 //! memory             map(B) -> &[u8]
 //! ```
 //!
@@ -25,8 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sync::Mutex;
-use crate::units::{PAGE_BYTES, PageRange, PageSet};
-use crate::vm::{Access, MapError, Reservation};
+use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
+use crate::vm::{Access, Advice, Content, MapError, Mapping, Run, VmaBudget};
 
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -59,7 +59,7 @@ struct Place {
 
 /// Bytes of a scratch file as memory.
 pub struct MappedScratch {
-    reservation: Option<Reservation>,
+    mapping: Option<Mapping>,
     place: Arc<Place>,
 }
 
@@ -85,6 +85,7 @@ impl ScratchFile {
         let mut writer = Writer { place: &mut place, gathered: Vec::new() };
         fill(&mut writer)?;
         writer.write_out()?;
+        place.fill_page()?;
         Ok(ScratchPlace(Arc::new(place)))
     }
 
@@ -101,11 +102,14 @@ impl ScratchPlace {
         let place = Arc::clone(&self.0);
         let used = PageRange::covering(0, place.len as u64);
         if used.is_empty() {
-            return Ok(MappedScratch { reservation: None, place });
+            return Ok(MappedScratch { mapping: None, place });
         }
-        let mut reservation = Reservation::new(used.count(), Access::ReadOnly)?;
-        reservation.place_file(used, place.inner.file.as_fd(), place.pages.start_byte())?;
-        Ok(MappedScratch { reservation: Some(reservation), place })
+        let budget = VmaBudget::process();
+        let mut mapping = Mapping::new(used.count(), Access::ReadOnly, Advice::Blocks, budget)?;
+        let offset_bytes = place.pages.start_byte();
+        let content = Content::File { file: place.inner.file.as_fd(), offset_bytes };
+        mapping.place(&[Run { at: used, content }])?;
+        Ok(MappedScratch { mapping: Some(mapping), place })
     }
 }
 
@@ -115,7 +119,16 @@ impl Deref for MappedScratch {
     fn deref(&self) -> &[u8] {
         let len = self.place.len;
         let pages = PageRange::covering(0, len as u64);
-        self.reservation.as_ref().map_or(&[], |reservation| &reservation.bytes(pages)[..len])
+        self.mapping.as_ref().map_or(&[], |mapping| &mapping.bytes(pages)[..len])
+    }
+}
+
+impl Place {
+    /// Makes the last page whole: only whole pages are mapped.
+    fn fill_page(&self) -> io::Result<()> {
+        let missing = self.len.next_multiple_of(PAGE_LEN) - self.len;
+        let at = self.pages.start_byte() + self.len as u64;
+        self.inner.file.write_all_at(&[0; PAGE_LEN][..missing], at)
     }
 }
 
