@@ -182,9 +182,9 @@ mod tests {
 
     #[test]
     fn any_error_becomes_the_error_of_a_task_and_stays_what_it_was() {
-        let fail = || -> Result<(), TaskError> { Err(std::io::Error::other("disk"))? };
+        let fail = || -> Result<(), TaskError> { Err(io::Error::other("disk"))? };
         let error = fail().unwrap_err();
-        assert!(error.cause().is::<std::io::Error>());
+        assert!(error.cause().is::<io::Error>());
         assert_eq!(error.to_string(), "disk");
     }
 }

@@ -233,7 +233,9 @@ mod tests {
         let file = ScratchFile::new(dir.path()).unwrap();
         let lens = [0, 1, 4095, 4096, 4097, 300_000, 1 << 20];
         for round in 0_u8..3 {
-            let content = |len: usize| -> Vec<u8> { (0..len).map(|i| i as u8 ^ round).collect() };
+            let content = |len: usize| -> Vec<u8> {
+                (0..=u8::MAX).cycle().map(|i| i ^ round).take(len).collect()
+            };
             let places: Vec<_> = lens.iter().map(|&len| write(&file, &content(len))).collect();
             for (place, &len) in places.iter().zip(&lens) {
                 assert!(place.map().unwrap()[..] == content(len), "{len} bytes");

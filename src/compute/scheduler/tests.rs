@@ -188,7 +188,7 @@ impl World<'_> {
             let uses = users.count() + takers;
             assert_eq!(scheduler.uses[at] as usize, uses, "uses of {step}");
             let is_kept = self.memory.contains_key(&step) || self.disk.contains(&step);
-            let is_moving = self.jobs.iter().any(|&job| job == Instruction::Spill(step));
+            let is_moving = self.jobs.contains(&Instruction::Spill(step));
             assert_eq!(is_kept, is_done && (uses > 0 || is_moving), "{step} is kept while needed");
         }
     }
