@@ -15,27 +15,57 @@
 //!
 //! [`RunError`].
 
+mod apply;
+mod block;
+mod blocked;
 mod cache;
+mod convert;
+mod evaluate;
+mod gather;
 mod graph;
+mod kernels_binary;
+mod kernels_unary;
 mod key;
 mod lists;
+mod lower;
+mod make;
+mod math;
+mod moves;
+mod node;
+mod number;
 mod optimize;
 mod order;
 mod pool;
 mod progress;
+mod recipe;
+mod reduce;
+mod reducers;
+mod region;
 mod room;
 mod run;
+mod scans;
 mod scheduler;
 mod spill;
 mod step;
+mod stored;
 mod trace;
+mod trouble;
+mod ufunc;
 mod value;
+mod view;
 
 pub use crate::txn::MappedScratch;
+pub use block::{Block, Numeric};
 pub use cache::{Cache, CacheKey};
 pub use graph::{Graph, TaskId};
 pub use key::{Family, Key};
+pub use math::Operand;
+pub use moves::PadMode;
+pub use node::Blocked;
+pub use number::{Number, Scalar};
 pub use progress::{Moment, Progress};
+pub use reduce::Axes;
 pub use run::{Cancel, Report, RunError, RunOptions, run};
 pub use trace::{MemoryMoment, Span, Trace, What};
+pub use trouble::ComputeError;
 pub use value::{Spill, TaskError, Value};
