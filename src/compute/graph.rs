@@ -180,6 +180,11 @@ impl<'env> Graph<'env> {
         &self.cached
     }
 
+    /// The task number `at`, which is below [`len`](Self::len) and so fits.
+    pub(super) fn id(&self, at: usize) -> TaskId {
+        TaskId(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
     pub(super) fn keys(&self) -> &[Key] {
         &self.keys
     }

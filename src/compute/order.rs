@@ -2,17 +2,24 @@
 //!
 //! # Policy
 //!
-//! Three orders are made, each is played through with the predicted sizes, and the one with the
+//! Several orders are made, each is played through with the predicted sizes, and the one with the
 //! lowest peak of memory is taken; of equal ones the first.
 //!
 //! 1. *Depth first*: each output is finished before the next is begun. Of the inputs of a step the
 //!    one that needs most beyond what it leaves comes first (Sethi and Ullman). Best for trees.
 //! 2. *Nearest first*: of the steps that already have an input, the one that lacks fewest is
-//!    completed next; what can run runs, latest first. Best where many outputs share inputs.
+//!    completed next. Best where many outputs share inputs. There are four of them: of equally near
+//!    steps the one touched first or last is taken, and a step that can run runs at once, or only
+//!    if memory does not grow by it.
 //! 3. *As built*: the order in which the graph was made.
 //!
+//! The first two begin with the outputs in the order in which they were built, and once more with
+//! those together that share the input with the most users: of `A.T.dot(B) - B.mean(axis=0)` these
+//! are the columns, whose means need not be kept then. Of more than [`MANY_STEPS`] steps each kind
+//! is made once only.
+//!
 //! The second and third are not made if all results together are small, or if the first order is
-//! near the bound that no order can beat, the largest need of one step.
+//! at the bound that no order can beat, the largest need of one step.
 //!
 //! # Invariants
 //!
@@ -26,10 +33,12 @@ use super::optimize::Steps;
 
 /// Results that together are smaller than this are not worth a second thought.
 const SMALL_BYTES: u64 = 16 << 20;
+/// So many steps are not ordered in all ways.
+const MANY_STEPS: usize = 200_000;
 
 /// The order in which one thread should run `steps`.
 pub(super) fn order(steps: &Steps) -> Vec<u32> {
-    let depth_first = depth_first(steps);
+    let depth_first = depth_first(steps, &roots(steps));
     let total = steps.all().fold(0_u64, |sum, step| sum.saturating_add(steps.growth(step)));
     if total <= SMALL_BYTES {
         return depth_first;
@@ -37,19 +46,31 @@ pub(super) fn order(steps: &Steps) -> Vec<u32> {
     best(steps, depth_first)
 }
 
-/// The best of the three, of which the first is made already.
-fn best(steps: &Steps, depth_first: Vec<u32>) -> Vec<u32> {
+/// The best of all, of which the first is made already.
+fn best(steps: &Steps, first: Vec<u32>) -> Vec<u32> {
     let bound = steps.all().map(|step| steps.need(step)).max().unwrap_or(0);
-    let first_peak = peak(steps, &depth_first);
+    let first_peak = peak(steps, &first);
     if first_peak <= bound {
-        return depth_first;
+        return first;
     }
-    let mut chosen = (first_peak, depth_first);
-    for other in [nearest_first(steps), steps.all().collect()] {
-        let other_peak = peak(steps, &other);
+    let mut chosen = (first_peak, first);
+    let mut consider = |order: Vec<u32>| {
+        let other_peak = peak(steps, &order);
         if other_peak < chosen.0 {
-            chosen = (other_peak, other);
+            chosen = (other_peak, order);
         }
+    };
+    let plain = roots(steps);
+    consider(steps.all().collect());
+    if steps.len() > MANY_STEPS {
+        consider(nearest_first(steps, &plain, Manner::ALL[0]));
+        return chosen.1;
+    }
+    let together = together(steps, &plain);
+    consider(depth_first(steps, &together));
+    for manner in Manner::ALL {
+        consider(nearest_first(steps, &plain, manner));
+        consider(nearest_first(steps, &together, manner));
     }
     chosen.1
 }
@@ -110,15 +131,33 @@ fn demands(steps: &Steps) -> (Vec<u64>, Lists) {
     (demand, sorted)
 }
 
-fn depth_first(steps: &Steps) -> Vec<u32> {
+/// The outputs, in the order in which they were built.
+fn roots(steps: &Steps) -> Vec<u32> {
+    steps.all().filter(|&step| !steps.wanted.of(step).is_empty()).collect()
+}
+
+/// The same, with those together that share the input with the most users.
+fn together(steps: &Steps, roots: &[u32]) -> Vec<u32> {
+    let mut users = vec![0_u32; steps.len()];
+    for step in steps.all() {
+        steps.inputs.of(step).iter().for_each(|&input| users[input as usize] += 1);
+    }
+    let shared = |root: u32| {
+        let inputs = steps.inputs.of(root).iter().copied();
+        inputs.max_by_key(|&input| users[input as usize]).unwrap_or(root)
+    };
+    let mut sorted = roots.to_vec();
+    sorted.sort_by_key(|&root| (shared(root), root));
+    sorted
+}
+
+fn depth_first(steps: &Steps, roots: &[u32]) -> Vec<u32> {
     let (_, sorted) = demands(steps);
     let mut order = Vec::with_capacity(steps.len());
     let mut placed = vec![false; steps.len()];
     let mut stack = Vec::new();
-    for root in steps.all() {
-        if !steps.wanted.of(root).is_empty() {
-            descend(&sorted, root, &mut placed, &mut stack, &mut order);
-        }
+    for &root in roots {
+        descend(&sorted, root, &mut placed, &mut stack, &mut order);
     }
     order
 }
@@ -149,10 +188,29 @@ fn descend(
     }
 }
 
-fn nearest_first(steps: &Steps) -> Vec<u32> {
+/// How to choose among equals in the second order.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// Whether what can run runs at once, even if memory grows by it.
+    is_eager: bool,
+    /// Whether of equally near steps the one touched last is completed, instead of first.
+    prefers_latest: bool,
+}
+
+impl Manner {
+    const ALL: [Self; 4] = [
+        Self { is_eager: true, prefers_latest: false },
+        Self { is_eager: true, prefers_latest: true },
+        Self { is_eager: false, prefers_latest: false },
+        Self { is_eager: false, prefers_latest: true },
+    ];
+}
+
+fn nearest_first(steps: &Steps, roots: &[u32], manner: Manner) -> Vec<u32> {
     let (_, sorted) = demands(steps);
     let mut walk = Walk {
         steps,
+        manner,
         dependents: steps.inputs.inverse(steps.len(), steps.all()),
         sorted: &sorted,
         missing: steps.all().map(|step| steps.inputs.of(step).len()).collect(),
@@ -166,7 +224,7 @@ fn nearest_first(steps: &Steps) -> Vec<u32> {
     for step in steps.all() {
         walk.uses[step as usize] = walk.dependents.of(step).len();
     }
-    for root in steps.all().filter(|&step| !steps.wanted.of(step).is_empty()) {
+    for &root in roots {
         while !walk.placed[root as usize] {
             walk.advance(root);
         }
@@ -177,13 +235,14 @@ fn nearest_first(steps: &Steps) -> Vec<u32> {
 /// The second order while it is made.
 struct Walk<'a> {
     steps: &'a Steps,
+    manner: Manner,
     dependents: Lists,
     sorted: &'a Lists,
     missing: Vec<usize>,
     uses: Vec<usize>,
     placed: Vec<bool>,
     ready: Vec<u32>,
-    /// Steps with some of their inputs: what they lack, and the earlier touched first.
+    /// Steps with some of their inputs: what they lack, at least 1, when they were touched, number.
     begun: BinaryHeap<Reverse<(usize, u32, u32)>>,
     clock: u32,
     order: Vec<u32>,
@@ -200,7 +259,7 @@ impl Walk<'_> {
         }
         let mut target = root;
         while let Some(Reverse((missing, _, step))) = self.begun.peek().copied() {
-            if !self.placed[step as usize] && self.missing[step as usize] == missing {
+            if !self.placed[step as usize] && self.missing[step as usize].max(1) == missing {
                 target = step;
                 break;
             }
@@ -221,13 +280,16 @@ impl Walk<'_> {
         for &input in self.steps.inputs.of(step) {
             self.uses[input as usize] -= 1;
         }
+        let touched = if self.manner.prefers_latest { u32::MAX - self.clock } else { self.clock };
         let first = self.ready.len();
         for at in self.dependents.range(step) {
             let dependent = self.dependents.at(at);
             self.missing[dependent as usize] -= 1;
-            match self.missing[dependent as usize] {
-                0 => self.ready.push(dependent),
-                missing => self.begun.push(Reverse((missing, self.clock, dependent))),
+            let missing = self.missing[dependent as usize];
+            if missing == 0 && (self.manner.is_eager || self.gain(dependent) >= 0) {
+                self.ready.push(dependent);
+            } else {
+                self.begun.push(Reverse((missing.max(1), touched, dependent)));
             }
         }
         // The one that frees most runs first, so it lies on top.
@@ -243,3 +305,6 @@ impl Walk<'_> {
         freed - i128::from(self.steps.bytes[step as usize])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,7 +257,7 @@ impl<'a, 'env> Plan<'a, 'env> {
         let disk = self.disk(options, spills)?;
         let mut report = pool::run(&runner, self.outputs, scheduler, disk, &settings, sink)?;
         report.cache_hits = self.known.len() as u64;
-        report.predicted_peak_bytes = self.predicted_peak();
+        report.predicted_peak_bytes = self.profile().into_iter().max().unwrap_or(0);
         report.trace = recorder.map(|recorder| recorder.finish());
         Ok(report)
     }
@@ -271,9 +271,9 @@ impl<'a, 'env> Plan<'a, 'env> {
         }
     }
 
-    /// Most bytes that are alive at one moment if one thread runs everything in order.
-    pub(super) fn predicted_peak(&self) -> u64 {
-        profile(&self.optimized.steps, &self.order).into_iter().max().unwrap_or(0)
+    /// Bytes that are alive while each step runs, if one thread runs everything in order.
+    pub(super) fn profile(&self) -> Vec<u64> {
+        profile(&self.optimized.steps, &self.order)
     }
 
     fn disk(&self, options: &RunOptions, spills: bool) -> Result<Option<Disk>, RunError> {

@@ -560,4 +560,4 @@ impl Limited {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

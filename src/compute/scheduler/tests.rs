@@ -236,7 +236,7 @@ fn peak(steps: &Steps) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn every_step_runs_once_with_its_inputs_in_memory(
