@@ -13,9 +13,9 @@
 //!    if memory does not grow by it.
 //! 3. *As built*: the order in which the graph was made.
 //!
-//! The first two begin with the outputs in the order in which they were built, and once more with
-//! those together that share the input with the most users: of `A.T.dot(B) - B.mean(axis=0)` these
-//! are the columns, whose means need not be kept then. Of more than [`MANY_STEPS`] steps each kind
+//! The first two begin with the outputs in the order in which they were built, then in the opposite
+//! one, and with those together that share the input with the most users: of
+//! `A.T.dot(B) - B.mean(axis=0)` these are the columns, whose means need not be kept then. Of more than [`MANY_STEPS`] steps each kind
 //! is made once only.
 //!
 //! The second and third are not made if all results together are small, or if the first order is
@@ -66,11 +66,12 @@ fn best(steps: &Steps, first: Vec<u32>) -> Vec<u32> {
         consider(nearest_first(steps, &plain, Manner::ALL[0]));
         return chosen.1;
     }
-    let together = together(steps, &plain);
-    consider(depth_first(steps, &together));
-    for manner in Manner::ALL {
-        consider(nearest_first(steps, &plain, manner));
-        consider(nearest_first(steps, &together, manner));
+    let backwards: Vec<u32> = plain.iter().rev().copied().collect();
+    for roots in [&plain, &together(steps, &plain), &backwards] {
+        consider(depth_first(steps, roots));
+        for manner in Manner::ALL {
+            consider(nearest_first(steps, roots, manner));
+        }
     }
     chosen.1
 }

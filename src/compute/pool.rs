@@ -43,6 +43,11 @@ const SHORT_BYTES: u64 = 64 << 10;
 /// Values that are dropped under the lock, if there is a budget, are smaller than this together.
 const DROPPED_BYTES_MAX: u64 = 64 << 10;
 
+/// Small outputs of short steps wait for each other until there are so many.
+const OUTPUTS_TOGETHER: usize = 64;
+/// Outputs that are larger do not wait.
+const SMALL_OUTPUT_BYTES: u64 = 4 << 10;
+
 /// What the caller takes outputs with.
 pub(super) type Sink<'a> = dyn FnMut(usize, Value) -> Result<(), TaskError> + 'a;
 
@@ -196,7 +201,13 @@ impl<'a> Pool<'a, '_> {
                     state.sleeping -= 1;
                 }
             }
-            self.wake(&state);
+            // Without this a chain of short steps wakes the caller for each of its outputs.
+            let is_small = |output: &Output| output.value.bytes() <= SMALL_OUTPUT_BYTES;
+            let may_wait = batch.size > 1
+                && !self.settings.is_limited
+                && state.finished.len() < OUTPUTS_TOGETHER
+                && state.finished.back().is_some_and(is_small);
+            self.wake(&state, !may_wait);
             drop(state);
             batch.garbage.clear();
             self.do_jobs(&mut batch, &mut local);
@@ -245,7 +256,7 @@ impl<'a> Pool<'a, '_> {
             }
             let garbage = state.collect();
             state = self.free(state, garbage);
-            self.wake(&state);
+            self.wake(&state, false);
         }
         state
     }
@@ -264,8 +275,8 @@ impl<'a> Pool<'a, '_> {
     }
 
     /// Wakes whoever could go on besides the one who holds the lock (invariant 3).
-    fn wake(&self, state: &State<'a>) {
-        if !state.finished.is_empty() {
+    fn wake(&self, state: &State<'a>, for_outputs: bool) {
+        if for_outputs && !state.finished.is_empty() {
             self.delivery.tell_one();
         }
         if state.sleeping > 0 && state.scheduler.ready() > 0 {

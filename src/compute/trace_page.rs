@@ -15,6 +15,8 @@ use super::trace::{Span, Trace, What};
 
 const WIDTH: f64 = 1100.0;
 const LEFT: f64 = 70.0;
+/// From left to right.
+const PIXELS: u64 = 1030;
 const LANE: f64 = 26.0;
 const MEMORY_HEIGHT: f64 = 160.0;
 const SLOWEST: usize = 15;
@@ -74,8 +76,7 @@ impl Report {
     }
 
     fn facts(&self, page: &mut String, trace: &Trace, budget_bytes: Option<u64>) {
-        let seconds = trace.end_ns as f64 / 1e9;
-        let rate = Bytes((self.bytes_read as f64 / seconds.max(1e-9)) as u64);
+        let rate = Bytes(scaled(self.bytes_read, 1_000_000_000, trace.end_ns));
         let busy: u64 = trace.spans.iter().map(|span| span.end_ns - span.begin_ns).sum();
         let lanes =
             trace.spans.iter().map(|span| span.thread).collect::<std::collections::BTreeSet<_>>();
@@ -220,13 +221,13 @@ fn memory(page: &mut String, trace: &Trace, budget_bytes: Option<u64>) {
     let most = live_most.max().unwrap_or(0).max(1);
     // A budget far above what was used would press the curve flat.
     let shown_budget = budget_bytes.filter(|budget| *budget <= most.saturating_mul(3));
-    let top = shown_budget.unwrap_or(0).max(most) as f64 * 1.05;
-    let x = |ns: u64| LEFT + (WIDTH - LEFT) * ns as f64 / trace.end_ns.max(1) as f64;
-    let y = |bytes: u64| MEMORY_HEIGHT - MEMORY_HEIGHT * bytes as f64 / top;
+    let top = shown_budget.unwrap_or(0).max(most);
+    let top = top.saturating_add(top / 20).max(4);
+    let y = |bytes: u64| MEMORY_HEIGHT - MEMORY_HEIGHT * bytes as f64 / top as f64;
     let _ = writeln!(page, "<svg viewBox=\"0 -4 {WIDTH} {}\">", MEMORY_HEIGHT + 28.0);
     axis(page, trace.end_ns, MEMORY_HEIGHT + 4.0);
     for quarter in 0..=4 {
-        let bytes = (top / 4.0 * f64::from(quarter)) as u64;
+        let bytes = top / 4 * quarter;
         let _ = writeln!(
             page,
             "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{0:.1}\" y2=\"{0:.1}\" stroke=\"#e3e5ec\"/>\
@@ -239,9 +240,9 @@ fn memory(page: &mut String, trace: &Trace, budget_bytes: Option<u64>) {
     }
     let curve = |page: &mut String, bytes: &dyn Fn(usize) -> u64| {
         // In each pixel the largest, so that no peak is lost.
-        let mut pixels: Vec<(i64, u64)> = Vec::new();
+        let mut pixels: Vec<(u64, u64)> = Vec::new();
         for (at, moment) in trace.memory.iter().enumerate() {
-            let pixel = x(moment.at_ns) as i64;
+            let pixel = scaled(moment.at_ns, PIXELS, trace.end_ns);
             match pixels.last_mut() {
                 Some(last) if last.0 == pixel => last.1 = last.1.max(bytes(at)),
                 _ => pixels.push((pixel, bytes(at))),
@@ -250,7 +251,8 @@ fn memory(page: &mut String, trace: &Trace, budget_bytes: Option<u64>) {
         let mut before = y(0);
         let _ = write!(page, "M{LEFT} {before:.1}");
         for (pixel, bytes) in pixels {
-            let _ = write!(page, "L{pixel} {before:.1}L{pixel} {:.1}", y(bytes));
+            let at = LEFT + pixel as f64;
+            let _ = write!(page, "L{at} {before:.1}L{at} {:.1}", y(bytes));
             before = y(bytes);
         }
         let _ = write!(page, "L{WIDTH} {before:.1}L{WIDTH} {:.1}Z", y(0));
@@ -336,6 +338,12 @@ fn what(what: What) -> &'static str {
         What::Spill => "spill",
         What::Load => "load",
     }
+}
+
+/// `value * times / by`, without overflow.
+fn scaled(value: u64, times: u64, by: u64) -> u64 {
+    let scaled = u128::from(value) * u128::from(times) / u128::from(by.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
 /// A time as people read it.
