@@ -11,6 +11,7 @@
 mod appends;
 #[cfg(test)]
 mod compute_run;
+mod blocked;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
