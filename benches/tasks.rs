@@ -1,8 +1,9 @@
 //! What does a task cost that does nothing?
 //!
 //! Workload: a million tasks that return a number, with the graph built, run and dropped: all for
-//! themselves; a chain, which becomes one step; a binary tree of sums. With as many threads as processors. Limit: one core, which
-//! builds and orders the graph. Expected: 1 us. A tenth of the tasks in quick runs.
+//! themselves; a chain, which becomes one step; a binary tree of sums. With as many threads as
+//! processors. Limit: one core, which builds and orders the graph. Expected: 1 us. A tenth of the
+//! tasks in quick runs.
 //! `benches/peers/tasks_dask.py` asks dask the same.
 
 mod harness;

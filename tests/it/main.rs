@@ -10,8 +10,9 @@
 #[cfg(test)]
 mod appends;
 #[cfg(test)]
-mod compute_run;
 mod blocked;
+#[cfg(test)]
+mod compute_run;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
