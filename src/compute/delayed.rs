@@ -1,7 +1,7 @@
 //! Graphs from calls that are written down instead of made, and graphs that are built by name.
 //!
 //! ```text
-//! let load = delayed("load", [], ...)      KeyedTasks: "total" = call(add, [key "a", [1, key "b"]])
+//! let load = delayed("load", [], ...)      KeyedTasks: "total" = call(add, [key "a", [1, "b"]])
 //! let all = delayed("all", [list of loads])            '--> names become tasks; cycles are refused
 //! ```
 //!
@@ -79,11 +79,16 @@ pub enum KeyError {
         key: Key,
     },
     /// Tasks that need each other.
-    #[error("tasks need each other in a circle: {}", .keys.iter().map(Key::to_string).collect::<Vec<_>>().join(" needs "))]
+    #[error("tasks need each other in a circle: {}", circle(.keys))]
     Cycle {
         /// Each needs the next; the last is the first.
         keys: Vec<Key>,
     },
+}
+
+/// Each name needs the next.
+fn circle(keys: &[Key]) -> String {
+    keys.iter().map(Key::to_string).collect::<Vec<_>>().join(" needs ")
 }
 
 impl<'env> Call<'env> {

@@ -13,10 +13,10 @@
 //!    if memory does not grow by it.
 //! 3. *As built*: the order in which the graph was made.
 //!
-//! The first two begin with the outputs in the order in which they were built, then in the opposite
-//! one, and with those together that share the input with the most users: of
-//! `A.T.dot(B) - B.mean(axis=0)` these are the columns, whose means need not be kept then. Of more than [`MANY_STEPS`] steps each kind
-//! is made once only.
+//! The first two begin with the outputs in the order in which they were built, then in the
+//! opposite one, and with those together that share the input with the most users: of
+//! `A.T.dot(B) - B.mean(axis=0)` these are the columns, whose means need not be kept then. Of more
+//! than [`MANY_STEPS`] steps each kind is made once only.
 //!
 //! The second and third are not made if all results together are small, or if the first order is
 //! at the bound that no order can beat, the largest need of one step.

@@ -359,7 +359,8 @@ fn time(ns: u64) -> String {
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\"><head><meta charset=\"utf-8\"><title>Run</title><style>
-body{font:14px/1.45 system-ui,sans-serif;color:#223;max-width:1140px;margin:24px auto;padding:0 16px}
+body{font:14px/1.45 system-ui,sans-serif;color:#223;
+max-width:1140px;margin:24px auto;padding:0 16px}
 h1{font-size:20px}h2{font-size:15px;margin:26px 0 6px}
 svg{width:100%;height:auto;display:block;font:11px sans-serif}svg text{fill:#667}
 .facts{display:flex;flex-wrap:wrap;gap:10px}
