@@ -295,12 +295,10 @@ impl<'a> Pool<'a, '_> {
         while batch.jobs.len() < wanted {
             let instruction = state.scheduler.next();
             let freed = state.collect();
-            if !freed.is_empty() {
-                // Results that lie on the disk already made room at once: ask again.
-                state.freed(&freed);
-                continue;
-            }
+            state.freed(&freed);
             match instruction {
+                // Results that lie on the disk already made room at once: ask again.
+                None if !freed.is_empty() => {}
                 None => break,
                 Some(Instruction::Run(step)) => {
                     let start = batch.inputs.len();
