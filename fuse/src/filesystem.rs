@@ -354,8 +354,9 @@ impl Filesystem for Served {
     ) {
         // Only a program that lives closes a file itself. What is left to do when it ends is done
         // when the file is released.
-        let alive = Process::of_thread(request.pid());
-        if alive.is_none_or(|process| process.ending() != Ending::Running) {
+        // Number 0 is a program in a container, of which nothing can be known.
+        let ending = Process::of_thread(request.pid()).map(|process| process.ending());
+        if request.pid() != 0 && ending != Some(Ending::Running) {
             return reply.ok();
         }
         answer(self.commit(number, handle), "closing a file", reply);

@@ -38,6 +38,7 @@ pub(crate) struct Process {
 }
 
 const PF_EXITING: u64 = 0x4;
+const PF_KTHREAD: u64 = 0x0020_0000;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 /// `struct pidfd_info`, as its first version has it.
@@ -111,6 +112,10 @@ fn ending_in(stat: &str) -> Option<Ending> {
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     let flags: u64 = fields.get(6)?.parse().ok()?;
     let exit_code: i64 = fields.get(49)?.parse().ok()?;
+    if flags & PF_KTHREAD != 0 {
+        // A thread of the kernel acts for a program that ends.
+        return Some(Ending::Unknown);
+    }
     let is_over = matches!(*fields.first()?, "Z" | "X") || flags & PF_EXITING != 0;
     Some(if is_over { ending_of(exit_code) } else { Ending::Running })
 }
@@ -149,6 +154,15 @@ mod tests {
         let (waiting, gone) = run("read x", true);
         assert_eq!(waiting, Ending::Killed);
         assert!(matches!(gone, Ending::Killed | Ending::Unknown));
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_no_program_that_runs() {
+        let stat = |flags: &str| format!("9 (a) b) S 2 0 0 0 -1 {flags}{}", " 0".repeat(43));
+        assert_eq!(ending_in(&stat("69238880")), Some(Ending::Unknown));
+        assert_eq!(ending_in(&stat("4194304")), Some(Ending::Running));
+        assert_eq!(ending_in(&stat("4194308")), Some(Ending::Exited));
+        assert_eq!(ending_in("9 (a) S"), None);
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl Writing {
 
     /// Invariant 2.
     fn everybody_sees(&self, tid: Tid) {
+        log::info!("commit {tid} was made through the mount");
         self.progress.wait_for(tid, SEEN_WITHIN);
     }
 

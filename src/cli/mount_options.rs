@@ -91,9 +91,9 @@ pub(crate) enum LogLevel {
     Error,
     /// Why requests failed.
     Warn,
-    /// Commits, mounts.
+    /// Commits made through the mount, signals.
     Info,
-    /// Every request.
+    /// What the kernel was told and did not take.
     Debug,
 }
 

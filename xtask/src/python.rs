@@ -24,6 +24,10 @@ use crate::steps;
 use crate::workspace::Workspace;
 
 const PACKAGES: [&str; 2] = ["numpy>=2,<3", "matplotlib>=3.9,<4"];
+/// What reads and writes through the filesystem; nothing else needs it.
+const FILE_PACKAGES: [&str; 4] =
+    ["zarr>=3.1,<4", "xarray>=2025.1", "dask[array]>=2025.1", "tensorstore>=0.1.70"];
+const FILE_PROBE: &str = "import zarr, xarray, dask.array, tensorstore";
 const SAMPLES: [&str; 2] = ["jacksboro_fault_dem.npz", "s1045.ima.gz"];
 const PROBE: &str = "import numpy, matplotlib";
 const SAMPLE_DATA: &str = "import matplotlib; print(matplotlib.get_data_path() + '/sample_data')";
@@ -42,7 +46,15 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<Python, String> {
     let executable = directory.join("bin/python");
     if !runs(workspace, &executable, PROBE) {
         create(workspace, &directory)?;
-        install(workspace, &executable)?;
+        install(workspace, &executable, &PACKAGES)?;
+    }
+    if !runs(workspace, &executable, FILE_PROBE) {
+        // One by one: the tests of the filesystem say which are missing.
+        for package in FILE_PACKAGES {
+            if let Err(why) = install(workspace, &executable, &[package]) {
+                println!("not run: {package}: {why}");
+            }
+        }
     }
     let shown = workspace.first_line(&executable.to_string_lossy(), &["-c", SAMPLE_DATA]);
     let sample_data = PathBuf::from(shown.ok_or("matplotlib does not tell its data path")?);
@@ -71,8 +83,8 @@ fn create(workspace: &Workspace, directory: &Path) -> Result<(), String> {
 }
 
 /// Packages by pip, into the environment only.
-fn install(workspace: &Workspace, python: &Path) -> Result<(), String> {
+fn install(workspace: &Workspace, python: &Path, packages: &[&str]) -> Result<(), String> {
     let mut command = workspace.command(python);
-    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
     steps::must(command, "pip needs the network, or a wheel directory named by PIP_FIND_LINKS")
 }

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod python;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod reading;
