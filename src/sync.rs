@@ -39,6 +39,11 @@ impl Changed {
         condvar::wait(&self.0, guard)
     }
 
+    /// Wakes one who sleeps.
+    pub(crate) fn tell_one(&self) {
+        self.0.notify_one();
+    }
+
     /// Wakes all who sleep.
     pub(crate) fn tell(&self) {
         self.0.notify_all();

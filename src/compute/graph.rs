@@ -16,6 +16,9 @@
 //! What cannot be built (more tasks than ids, an input that does not exist) is remembered, and
 //! `run` refuses the graph.
 
+use std::collections::HashMap;
+
+use super::cache::CacheKey;
 use super::key::Key;
 use super::value::{TaskError, Value};
 
@@ -50,6 +53,10 @@ pub(super) struct Needs {
     pub(super) bytes: u64,
     /// Bytes while it runs, besides inputs and result.
     pub(super) scratch: u64,
+    /// Bytes that it reads from a store.
+    pub(super) reads: u64,
+    /// Bytes that it writes to a store.
+    pub(super) writes: u64,
 }
 
 /// Tasks with their functions, inputs and predicted sizes.
@@ -64,6 +71,7 @@ pub struct Graph<'env> {
     inputs: Vec<TaskId>,
     needs: Vec<Needs>,
     cheap: Vec<TaskId>,
+    cached: HashMap<TaskId, CacheKey>,
     defect: Option<String>,
 }
 
@@ -100,10 +108,31 @@ impl<'env> Graph<'env> {
         }
     }
 
+    /// Says that `task` reads `bytes` from a store each time it runs, for reports and traces.
+    pub fn reads(&mut self, task: TaskId, bytes: u64) {
+        if let Some(needs) = self.needs.get_mut(task.index()) {
+            needs.reads = bytes;
+        }
+    }
+
+    /// Says that `task` writes `bytes` to a store, for reports and traces.
+    pub fn writes(&mut self, task: TaskId, bytes: u64) {
+        if let Some(needs) = self.needs.get_mut(task.index()) {
+            needs.writes = bytes;
+        }
+    }
+
     /// Says that to run `task` again costs less than to keep its result: reads of mapped memory,
     /// slices, conversions. It then runs once for each task that needs it, as a part of that task.
     pub fn cheap(&mut self, task: TaskId) {
         self.cheap.push(task);
+    }
+
+    /// Says that the result of `task` may be taken from the cache of a run, and be put there.
+    ///
+    /// `key` must stand for the content: the expression, the block, and the snapshots it reads.
+    pub fn cached(&mut self, task: TaskId, key: CacheKey) {
+        self.cached.insert(task, key);
     }
 
     /// Tasks, literals included.
@@ -139,6 +168,23 @@ impl<'env> Graph<'env> {
         &self.work
     }
 
+    pub(super) fn cheap_tasks(&self) -> &[TaskId] {
+        &self.cheap
+    }
+
+    pub(super) fn cache_key(&self, task: TaskId) -> Option<CacheKey> {
+        self.cached.get(&task).copied()
+    }
+
+    pub(super) fn cache_keys(&self) -> &HashMap<TaskId, CacheKey> {
+        &self.cached
+    }
+
+    /// The task number `at`, which is below [`len`](Self::len) and so fits.
+    pub(super) fn id(&self, at: usize) -> TaskId {
+        TaskId(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
     pub(super) fn keys(&self) -> &[Key] {
         &self.keys
     }
@@ -166,7 +212,7 @@ impl<'env> Graph<'env> {
         self.work.push(work);
         self.inputs.extend_from_slice(inputs);
         self.ends.push(end);
-        self.needs.push(Needs { bytes, scratch: 0 });
+        self.needs.push(Needs { bytes, ..Needs::default() });
         TaskId(id)
     }
 }

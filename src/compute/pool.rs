@@ -1,293 +1,527 @@
-//! Threads that run tasks.
+//! Threads that do what the scheduler says.
 //!
 //! ```text
-//! caller: sink(output) <--- finished outputs <---+
-//! worker 0..n: take the first ready task, run it-+--> its dependents become ready
+//!            +--- lock: report what is done, take what is next ---+
+//! worker:    |                                                    v
+//!            +--- run steps, spill, load <--- batch of instructions
+//! caller:    sink(output), then the same report; with one thread it works, too
 //! ```
+//!
+//! A worker takes as many steps at once as it did lately in [`BATCH_TIME`], so that short tasks
+//! share one lock and long ones are spread. What a batch did not begin in that time goes back.
 //!
 //! # Invariants
 //!
-//! 1. A result is dropped as soon as no task needs it and it was handed over.
-//! 2. After the first failure no task begins, and every thread ends.
+//! 1. Values are dropped without the lock; with a budget nobody gets their memory before.
+//! 2. After the first failure no step begins, and every thread ends.
+//! 3. Nobody sleeps while there is an instruction that he could follow: who takes the state from
+//!    "nothing to do" to "something to do" looks himself, and wakes one more if more is left.
 
-use std::any::Any;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use super::graph::{Graph, TaskId, Work};
+use super::cache::Cache;
+use super::graph::TaskId;
 use super::key::Key;
-use super::run::{Report, RunError, RunOptions};
+use super::progress::Counters;
+use super::run::{Cancel, Report, RunError};
+use super::scheduler::{Event, Instruction, Scheduler, TooLarge};
+use super::spill::{Disk, Spilled};
+use super::step::{Runner, Scratch};
+use super::trace::{Recorder, Span, What};
 use super::value::{TaskError, Value};
-use crate::sync::{Changed, Mutex, thread};
-use crate::txn::processors;
+use crate::sync::process::Ordering;
+use crate::sync::{Changed, Mutex, MutexGuard, thread};
+
+/// How long a batch should take.
+const BATCH_TIME: Duration = Duration::from_micros(100);
+/// Most steps of one batch.
+const BATCH_MAX: usize = 256;
+/// Steps that touch more than this are not short.
+const SHORT_BYTES: u64 = 64 << 10;
+/// Values that are dropped under the lock, if there is a budget, are smaller than this together.
+const DROPPED_BYTES_MAX: u64 = 64 << 10;
+
+/// Small outputs of short steps wait for each other until there are so many.
+const OUTPUTS_TOGETHER: usize = 64;
+/// Outputs that are larger do not wait.
+const SMALL_OUTPUT_BYTES: u64 = 4 << 10;
+
+/// What the caller takes outputs with.
+pub(super) type Sink<'a> = dyn FnMut(usize, Value) -> Result<(), TaskError> + 'a;
 
 /// What the threads share.
-struct Shared<'a, 'env> {
-    graph: &'a Graph<'env>,
-    options: &'a RunOptions,
-    state: Mutex<State>,
-    changed: Changed,
+struct Pool<'a, 'env> {
+    runner: &'a Runner<'a, 'env>,
+    outputs: &'a [TaskId],
+    settings: &'a Settings<'a>,
+    disk: Option<Disk>,
+    state: Mutex<State<'a>>,
+    work: Changed,
+    delivery: Changed,
 }
 
-/// Who has run, who can, and what is alive.
-struct State {
-    ready: BinaryHeap<Reverse<u32>>,
-    waiting: Vec<u32>,
-    uses: Vec<u32>,
-    dependents: Vec<Vec<u32>>,
-    wanted: Vec<Vec<usize>>,
+/// What the lock guards.
+struct State<'a> {
+    scheduler: Scheduler<'a>,
     values: Vec<Option<Value>>,
-    finished: Vec<(usize, Value)>,
-    left: usize,
-    live_bytes: u64,
-    report: Report,
+    /// What was spilled, by step; empty without a disk.
+    spilled: Vec<Option<Spilled>>,
+    spilled_bytes: u64,
+    /// Outputs that nobody took yet.
+    finished: VecDeque<Output>,
     failed: Option<RunError>,
+    sleeping: usize,
+    report: Report,
 }
 
-/// See [`run`](super::run).
-pub(super) fn run(
-    graph: &Graph<'_>,
-    outputs: &[TaskId],
-    options: &RunOptions,
-    sink: &mut dyn FnMut(usize, Value) -> Result<(), TaskError>,
+/// A result that is wanted.
+struct Output {
+    place: usize,
+    step: u32,
+    value: Value,
+}
+
+/// What one thread does next.
+enum Job {
+    Run { step: u32, inputs: Range<usize> },
+    Spill { step: u32, value: Value },
+    Load { step: u32, from: Spilled },
+}
+
+/// What came of a job.
+enum Done {
+    Run { step: u32, value: Value },
+    Returned { step: u32 },
+    Spilled { step: u32, to: Spilled },
+    Loaded { step: u32, value: Value },
+}
+
+/// What one thread took, and what came of it.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    inputs: Vec<Value>,
+    done: Vec<Done>,
+    failed: Option<RunError>,
+    garbage: Vec<Value>,
+    /// Steps to take next time.
+    size: usize,
+}
+
+/// Settings of a run that are not the scheduler's.
+#[derive(Default)]
+pub(super) struct Settings<'a> {
+    pub(super) threads: usize,
+    pub(super) is_limited: bool,
+    pub(super) cancel: Option<&'a Cancel>,
+    pub(super) cache: Option<&'a Cache>,
+    pub(super) progress: Option<&'a Counters>,
+    pub(super) recorder: Option<&'a Recorder>,
+}
+
+/// Runs all steps of `scheduler`; what it spills goes to `disk`.
+pub(super) fn run<'a>(
+    runner: &'a Runner<'a, '_>,
+    outputs: &'a [TaskId],
+    scheduler: Scheduler<'a>,
+    disk: Option<Disk>,
+    settings: &'a Settings<'a>,
+    sink: &mut Sink<'_>,
 ) -> Result<Report, RunError> {
-    let state = Mutex::new(State::new(graph, outputs));
-    let shared = Shared { graph, options, state, changed: Changed::default() };
-    let threads = match options.threads {
-        0 => processors(),
-        threads => threads,
+    let steps = runner.optimized.steps.len();
+    let state = State {
+        scheduler,
+        values: vec![None; steps],
+        spilled: vec![None; if disk.is_some() { steps } else { 0 }],
+        spilled_bytes: 0,
+        finished: VecDeque::new(),
+        failed: None,
+        sleeping: 0,
+        report: Report::default(),
     };
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| shared.work());
-        }
-        shared.deliver(outputs, sink);
-    });
-    let mut state = shared.state.lock();
-    match state.failed.take() {
-        Some(error) => Err(error),
-        None => Ok(std::mem::take(&mut state.report)),
-    }
+    let pool = Pool {
+        runner,
+        outputs,
+        settings,
+        disk,
+        state: Mutex::new(state),
+        work: Changed::default(),
+        delivery: Changed::default(),
+    };
+    pool.run(sink)
 }
 
-impl Shared<'_, '_> {
-    /// Runs tasks until there are none.
-    fn work(&self) {
-        while let Some((task, inputs)) = self.next() {
-            let result = self.call(task, &inputs);
-            drop(inputs);
-            let mut state = self.state.lock();
-            match result {
-                Ok(value) => state.finish(self.graph, task, value),
-                Err(error) => state.fail(error),
-            }
-            self.changed.tell();
-        }
-    }
-
-    /// Waits for a task that can run.
-    fn next(&self) -> Option<(u32, Vec<Value>)> {
-        let mut state = self.state.lock();
-        loop {
-            if self.options.cancel.as_ref().is_some_and(super::Cancel::is_cancelled) {
-                state.fail(RunError::Cancelled);
-                self.changed.tell();
-            }
-            if state.is_over() {
-                return None;
-            }
-            if let Some(Reverse(task)) = state.ready.pop() {
-                let inputs = self.graph.inputs(TaskId(task));
-                let values = inputs.iter().filter_map(|input| state.values[input.index()].clone());
-                return Some((task, values.collect()));
-            }
-            state = self.changed.wait(state);
-        }
-    }
-
-    fn call(&self, task: u32, inputs: &[Value]) -> Result<Value, RunError> {
-        let id = TaskId(task);
-        let names = || -> (Option<&Key>, Vec<Key>) {
-            let keys = self.graph.inputs(id).iter().filter_map(|&input| self.graph.key(input));
-            (self.graph.key(id), keys.cloned().collect())
-        };
-        let result = match &self.graph.work()[id.index()] {
-            Work::Literal(value) => return Ok(value.clone()),
-            Work::Call(function) => catch_unwind(AssertUnwindSafe(|| function(inputs))),
-        };
-        let (Some(key), inputs) = names() else { return Err(RunError::Cancelled) };
-        let key = key.clone();
-        match result {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(RunError::Task { key, inputs, cause: error.into_cause() }),
-            Err(panic) => Err(RunError::Panicked { key, inputs, message: message_of(&*panic) }),
-        }
-    }
-
-    /// Hands outputs over until all are, or something failed.
-    fn deliver(
-        &self,
-        outputs: &[TaskId],
-        sink: &mut dyn FnMut(usize, Value) -> Result<(), TaskError>,
-    ) {
-        let mut state = self.state.lock();
-        loop {
-            if let Some((place, value)) = state.finished.pop() {
-                drop(state);
-                let taken = sink(place, value);
-                state = self.state.lock();
-                let key = outputs.get(place).and_then(|&output| self.graph.key(output)).cloned();
-                if let (Err(error), Some(key)) = (taken, key) {
-                    state.fail(RunError::Sink { key, cause: error.into_cause() });
-                    self.changed.tell();
+impl<'a> Pool<'a, '_> {
+    fn run(self, sink: &mut Sink<'_>) -> Result<Report, RunError> {
+        if self.settings.threads <= 1 {
+            self.work(0, Some(sink));
+        } else {
+            thread::scope(|scope| {
+                for worker in 1..=self.settings.threads {
+                    let pool = &self;
+                    scope.spawn(move || pool.work(worker, None));
                 }
-            } else if state.is_over() {
-                return;
-            } else {
-                state = self.changed.wait(state);
+                self.deliver(sink);
+            });
+        }
+        let mut state = self.state.lock();
+        self.show(&state);
+        match state.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut state.report)),
+        }
+    }
+
+    /// Works until the run is over. With a sink it hands outputs over, too.
+    fn work(&self, worker: usize, mut sink: Option<&mut Sink<'_>>) {
+        let mut batch = Batch { size: 1, ..Batch::default() };
+        let mut local = Local { worker, scratch: Scratch::default(), spans: Vec::new() };
+        loop {
+            let mut state = self.report(&mut batch);
+            while batch.jobs.is_empty() {
+                if let Some(sink) = &mut sink {
+                    state = self.hand_over(state, *sink);
+                }
+                self.take(&mut state, &mut batch);
+                if self.is_over(&mut state) {
+                    drop(state);
+                    self.work.tell();
+                    self.delivery.tell();
+                    return self.keep(local);
+                }
+                let has_output = sink.is_some() && !state.finished.is_empty();
+                if batch.jobs.is_empty() && !has_output {
+                    if !state.finished.is_empty() {
+                        self.delivery.tell_one();
+                    }
+                    state.sleeping += 1;
+                    state = self.work.wait(state);
+                    state.sleeping -= 1;
+                }
+            }
+            // Without this a chain of short steps wakes the caller for each of its outputs.
+            let is_small = |output: &Output| output.value.bytes() <= SMALL_OUTPUT_BYTES;
+            let may_wait = batch.size > 1
+                && !self.settings.is_limited
+                && state.finished.len() < OUTPUTS_TOGETHER
+                && state.finished.back().is_some_and(is_small);
+            self.wake(&state, !may_wait);
+            drop(state);
+            batch.garbage.clear();
+            self.do_jobs(&mut batch, &mut local);
+        }
+    }
+
+    /// Hands outputs over until the run is over.
+    fn deliver(&self, sink: &mut Sink<'_>) {
+        let mut state = self.state.lock();
+        loop {
+            state = self.hand_over(state, sink);
+            if self.is_over(&mut state) {
+                drop(state);
+                return self.work.tell();
+            }
+            if state.finished.is_empty() {
+                state = self.delivery.wait(state);
             }
         }
     }
-}
 
-impl State {
-    fn new(graph: &Graph<'_>, outputs: &[TaskId]) -> Self {
-        let count = graph.len();
-        let mut state = Self {
-            ready: BinaryHeap::new(),
-            waiting: vec![0; count],
-            uses: vec![0; count],
-            dependents: vec![Vec::new(); count],
-            wanted: vec![Vec::new(); count],
-            values: vec![None; count],
-            finished: Vec::new(),
-            left: 0,
-            live_bytes: 0,
-            report: Report::default(),
-            failed: None,
-        };
-        for (place, output) in outputs.iter().enumerate() {
-            state.wanted[output.index()].push(place);
-        }
-        for (at, task) in (0..u32::try_from(count).unwrap_or(u32::MAX)).enumerate().rev() {
-            if state.wanted[at].is_empty() && state.uses[at] == 0 {
-                continue;
+    /// Hands over what is finished, without the lock, and takes the lock again.
+    fn hand_over<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State<'a>>,
+        sink: &mut Sink<'_>,
+    ) -> MutexGuard<'s, State<'a>> {
+        while state.failed.is_none() && !state.finished.is_empty() {
+            let at_once = if self.settings.is_limited { 1 } else { state.finished.len() };
+            let outputs: Vec<Output> = state.finished.drain(..at_once).collect();
+            drop(state);
+            let mut taken = Vec::with_capacity(outputs.len());
+            let mut failed = None;
+            for Output { place, step, value } in outputs {
+                if let Err(error) = sink(place, value) {
+                    let key = self.runner.graph.keys()[self.outputs[place].index()].clone();
+                    failed = Some(RunError::Sink { key, cause: error.into_cause() });
+                    break;
+                }
+                taken.push(step);
             }
-            let inputs = graph.inputs(TaskId(task));
-            state.left += 1;
-            state.waiting[at] = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-            for input in inputs {
-                state.uses[input.index()] += 1;
-                state.dependents[input.index()].push(task);
+            state = self.state.lock();
+            taken.iter().for_each(|&step| state.scheduler.note(Event::Taken { step }));
+            if let Some(error) = failed {
+                state.failed.get_or_insert(error);
             }
-            if inputs.is_empty() {
-                state.ready.push(Reverse(task));
-            }
+            let garbage = state.collect();
+            state = self.free(state, garbage);
+            self.wake(&state, false);
         }
         state
     }
 
-    fn is_over(&self) -> bool {
-        self.failed.is_some() || self.left == 0
-    }
-
-    fn fail(&mut self, error: RunError) {
-        self.finished.clear();
-        self.failed.get_or_insert(error);
-    }
-
-    fn finish(&mut self, graph: &Graph<'_>, task: u32, value: Value) {
-        let at = task as usize;
-        self.left -= 1;
-        self.report.tasks += 1;
-        self.live_bytes += value.bytes();
-        self.report.peak_bytes = self.report.peak_bytes.max(self.live_bytes);
-        let places = std::mem::take(&mut self.wanted[at]);
-        self.finished.extend(places.into_iter().map(|place| (place, value.clone())));
-        if self.uses[at] > 0 {
-            self.values[at] = Some(value);
-        } else {
-            self.live_bytes -= value.bytes();
+    /// Whether nothing is left to do, because all is done or something failed.
+    fn is_over(&self, state: &mut State<'a>) -> bool {
+        if self.settings.cancel.is_some_and(Cancel::is_cancelled) && !state.scheduler.is_over() {
+            state.failed.get_or_insert(RunError::Cancelled);
         }
-        for dependent in std::mem::take(&mut self.dependents[at]) {
-            self.waiting[dependent as usize] -= 1;
-            if self.waiting[dependent as usize] == 0 {
-                self.ready.push(Reverse(dependent));
+        if let Some(TooLarge { step, needed }) = state.scheduler.stuck() {
+            let key = self.key(step);
+            let budget = state.scheduler.budget();
+            state.failed.get_or_insert(RunError::OverBudget { key, needed, budget });
+        }
+        state.failed.is_some() || state.scheduler.is_over()
+    }
+
+    /// Wakes whoever could go on besides the one who holds the lock (invariant 3).
+    fn wake(&self, state: &State<'a>, for_outputs: bool) {
+        if for_outputs && !state.finished.is_empty() {
+            self.delivery.tell_one();
+        }
+        if state.sleeping > 0 && state.scheduler.ready() > 0 {
+            self.work.tell_one();
+        }
+    }
+
+    /// Takes jobs, as many as will be done in a short time.
+    fn take(&self, state: &mut State<'a>, batch: &mut Batch) {
+        if state.failed.is_some() {
+            return;
+        }
+        let share = state.scheduler.ready() / self.settings.threads.max(1);
+        let wanted = batch.size.min(share.max(1));
+        let steps = &self.runner.optimized.steps;
+        while batch.jobs.len() < wanted {
+            let instruction = state.scheduler.next();
+            let freed = state.collect();
+            state.freed(&freed);
+            match instruction {
+                // Results that lie on the disk already made room at once: ask again.
+                None if !freed.is_empty() => {}
+                None => break,
+                Some(Instruction::Run(step)) => {
+                    let start = batch.inputs.len();
+                    let inputs = steps.inputs.of(step).iter();
+                    batch.inputs.extend(inputs.filter_map(|&i| state.values[i as usize].clone()));
+                    batch.jobs.push(Job::Run { step, inputs: start..batch.inputs.len() });
+                    if steps.need(step) > SHORT_BYTES {
+                        break;
+                    }
+                }
+                Some(Instruction::Spill(step)) => {
+                    let value = state.values[step as usize].clone();
+                    batch.jobs.extend(value.map(|value| Job::Spill { step, value }));
+                    break;
+                }
+                Some(Instruction::Load(step)) => {
+                    let from = state.spilled[step as usize].clone();
+                    batch.jobs.extend(from.map(|from| Job::Load { step, from }));
+                    break;
+                }
             }
         }
-        for input in graph.inputs(TaskId(task)) {
-            self.uses[input.index()] -= 1;
-            if self.uses[input.index()] == 0
-                && let Some(value) = self.values[input.index()].take()
-            {
-                self.live_bytes -= value.bytes();
+    }
+
+    /// Does what was taken.
+    fn do_jobs(&self, batch: &mut Batch, local: &mut Local) {
+        let begin = Instant::now();
+        let count = batch.jobs.len();
+        let mut before = begin;
+        for job in batch.jobs.drain(..) {
+            let is_late = before - begin > 2 * BATCH_TIME;
+            match job {
+                Job::Run { step, .. } if is_late || batch.failed.is_some() => {
+                    batch.done.push(Done::Returned { step });
+                    continue;
+                }
+                job => match self.do_job(job, &batch.inputs, &mut local.scratch) {
+                    Ok(done) => batch.done.push(done),
+                    Err(error) => batch.failed = Some(error),
+                },
+            }
+            if count > 1 || self.settings.recorder.is_some() || self.settings.cache.is_some() {
+                let now = Instant::now();
+                if let Some(done) = batch.done.last() {
+                    self.remember(done, before, now, local);
+                }
+                before = now;
             }
         }
-    }
-}
-
-/// What a panic said.
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Graph, RunError, RunOptions, Value, thread};
-    use crate::compute::{Cancel, run};
-
-    fn sum(inputs: &[Value]) -> Result<Value, super::TaskError> {
-        let total: u64 = inputs.iter().filter_map(|input| input.get::<u64>()).sum();
-        Ok(Value::new(total, 8))
-    }
-
-    #[test]
-    fn outputs_are_handed_over_on_the_calling_thread_each_as_often_as_it_was_named() {
-        for threads in [0, 1, 2, 7] {
-            let mut graph = Graph::new();
-            let one = graph.literal("one", Value::new(1_u64, 8));
-            let two = graph.task("two", &[one, one], 8, sum);
-            let five = graph.task("five", &[two, one, two], 8, sum);
-            let options = RunOptions { threads, ..RunOptions::default() };
-            let mut taken = Vec::new();
-            let caller = thread::current().id();
-            let report = run(&graph, &[five, two, five], &options, &mut |place, value| {
-                assert_eq!(thread::current().id(), caller);
-                taken.push((place, *value.get::<u64>().unwrap()));
-                Ok(())
-            });
-            taken.sort_unstable();
-            assert_eq!(taken, [(0, 5), (1, 2), (2, 5)]);
-            assert_eq!(report.unwrap().tasks, 3);
+        batch.inputs.clear();
+        let took = begin.elapsed();
+        if took < BATCH_TIME / 2 && count == batch.size {
+            batch.size = (2 * batch.size).min(BATCH_MAX);
+        } else if took > BATCH_TIME {
+            batch.size = (batch.size / 2).max(1);
         }
     }
 
-    #[test]
-    fn a_task_that_fails_or_panics_is_named_with_its_inputs_and_cause() {
-        let mut graph = Graph::new();
-        let a = graph.literal(("a", 3), Value::new(1_u64, 8));
-        let bad = graph.task("bad", &[a], 8, |_| Err("no such number")?);
-        let worse = graph.task("worse", &[a, a], 8, |_| panic!("at the {}", "disco"));
-        let told = |task| {
-            let result = run(&graph, &[task], &RunOptions::default(), &mut |_, _| Ok(()));
-            result.unwrap_err().to_string()
+    fn do_job(&self, job: Job, inputs: &[Value], scratch: &mut Scratch) -> Result<Done, RunError> {
+        match job {
+            Job::Run { step, inputs: range } => {
+                let value = self.runner.run(step, &inputs[range], scratch)?;
+                Ok(Done::Run { step, value })
+            }
+            Job::Spill { step, value } => {
+                let written = self.disk.as_ref().map(|disk| disk.write(&value));
+                match written {
+                    Some(Ok(to)) => Ok(Done::Spilled { step, to }),
+                    Some(Err(cause)) => Err(RunError::Spill { key: self.key(step), cause }),
+                    None => Err(RunError::Graph { why: "there is no disk".to_owned() }),
+                }
+            }
+            Job::Load { step, from } => match from.read() {
+                Ok(value) => Ok(Done::Loaded { step, value }),
+                Err(error) => {
+                    let cause = error.into_cause();
+                    Err(RunError::Task { key: self.key(step), inputs: Vec::new(), cause })
+                }
+            },
+        }
+    }
+
+    /// Notes times for the trace, and puts the result into the cache.
+    fn remember(&self, done: &Done, begin: Instant, end: Instant, local: &mut Local) {
+        let (step, what, bytes) = match done {
+            Done::Run { step, value } => (*step, What::Run, value.bytes()),
+            Done::Spilled { step, to } => (*step, What::Spill, to.bytes()),
+            Done::Loaded { step, value } => (*step, What::Load, value.bytes()),
+            Done::Returned { .. } => return,
         };
-        assert_eq!(told(bad), "task bad of (a[3]) failed: no such number");
-        assert_eq!(told(worse), "task worse of (a[3], a[3]) panicked: at the disco");
+        let task = self.runner.optimized.last(step);
+        if let Some(recorder) = self.settings.recorder {
+            recorder.note(&mut local.spans, Span::new(task, local.worker, what, bytes), begin, end);
+        }
+        if let (Some(cache), Done::Run { value, .. }) = (self.settings.cache, done)
+            && let Some(key) = self.runner.graph.cache_key(TaskId(task))
+        {
+            cache.put(key, value.clone(), end - begin);
+        }
     }
 
-    #[test]
-    fn a_sink_that_fails_and_a_cancel_end_the_run() {
-        let mut graph = Graph::new();
-        let a = graph.literal("a", Value::new(1_u64, 8));
-        let refused = run(&graph, &[a], &RunOptions::default(), &mut |_, _| Err("full")?);
-        assert_eq!(refused.unwrap_err().to_string(), "result a could not be taken: full");
-        let cancel = Cancel::default();
-        let options = RunOptions { cancel: Some(cancel.clone()), ..RunOptions::default() };
-        cancel.cancel();
-        let cancelled = run(&graph, &[a], &options, &mut |_, _| Ok(()));
-        assert!(matches!(cancelled, Err(RunError::Cancelled)));
+    /// Takes the lock and tells the scheduler what a batch did.
+    fn report(&self, batch: &mut Batch) -> MutexGuard<'_, State<'a>> {
+        let mut state = self.state.lock();
+        for done in batch.done.drain(..) {
+            self.note(&mut state, done);
+        }
+        if let Some(error) = batch.failed.take() {
+            state.failed.get_or_insert(error);
+        }
+        let (live, reserved) = state.scheduler.memory();
+        state.report.peak_bytes = state.report.peak_bytes.max(live);
+        state.report.peak_with_scratch_bytes =
+            state.report.peak_with_scratch_bytes.max(live.saturating_add(reserved));
+        let garbage = state.collect();
+        if self.settings.is_limited {
+            state = self.free(state, garbage);
+        } else {
+            state.freed(&garbage);
+            batch.garbage = garbage;
+        }
+        self.show(&state);
+        state
     }
+
+    fn note(&self, state: &mut State<'a>, done: Done) {
+        match done {
+            Done::Run { step, value } => {
+                let bytes = value.bytes();
+                let spillable = value.is_spillable();
+                for &place in self.runner.optimized.steps.wanted.of(step) {
+                    let place = place as usize;
+                    state.finished.push_back(Output { place, step, value: value.clone() });
+                }
+                state.values[step as usize] = Some(value);
+                state.scheduler.note(Event::Finished { step, bytes, spillable });
+                state.report.steps += 1;
+                state.report.tasks += self.runner.optimized.members.range(step).len() as u64;
+                state.report.bytes_read += self.runner.bytes_read(step);
+                state.report.bytes_written += self.runner.bytes_written(step);
+            }
+            Done::Returned { step } => state.scheduler.note(Event::Returned { step }),
+            Done::Spilled { step, to } => {
+                state.report.bytes_spilled += to.bytes();
+                state.spilled_bytes += to.bytes();
+                state.spilled[step as usize] = Some(to);
+                state.scheduler.note(Event::Spilled { step });
+            }
+            Done::Loaded { step, value } => {
+                state.report.bytes_loaded += value.bytes();
+                state.values[step as usize] = Some(value);
+                state.scheduler.note(Event::Loaded { step });
+            }
+        }
+    }
+
+    /// Drops results; large ones without the lock, so that others go on meanwhile.
+    fn free<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State<'a>>,
+        garbage: Vec<Value>,
+    ) -> MutexGuard<'s, State<'a>> {
+        let bytes: u64 = garbage.iter().map(Value::bytes).sum();
+        if bytes >= DROPPED_BYTES_MAX {
+            drop(state);
+            drop(garbage);
+            state = self.state.lock();
+        }
+        state.scheduler.note(Event::Freed { bytes });
+        state
+    }
+
+    /// Tells whoever looks on.
+    fn show(&self, state: &State<'a>) {
+        let (live, _) = state.scheduler.memory();
+        if let Some(recorder) = self.settings.recorder {
+            recorder.note_memory(live, state.spilled_bytes);
+        }
+        if let Some(counters) = self.settings.progress {
+            counters.tasks_done.store(state.report.tasks, Ordering::Relaxed);
+            counters.bytes_read.store(state.report.bytes_read, Ordering::Relaxed);
+            counters.live_bytes.store(live, Ordering::Relaxed);
+            counters.spilled_bytes.store(state.spilled_bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn key(&self, step: u32) -> Key {
+        self.runner.graph.keys()[self.runner.optimized.last(step) as usize].clone()
+    }
+
+    /// Gives what a thread noted to the trace.
+    fn keep(&self, local: Local) {
+        if let Some(recorder) = self.settings.recorder {
+            recorder.keep(local.spans);
+        }
+    }
+}
+
+impl State<'_> {
+    /// Takes what nobody needs out of memory, and off the disk.
+    fn collect(&mut self) -> Vec<Value> {
+        while let Some(step) = self.scheduler.forgotten.pop() {
+            if let Some(spilled) = self.spilled[step as usize].take() {
+                self.spilled_bytes -= spilled.bytes();
+            }
+        }
+        let mut garbage = Vec::with_capacity(self.scheduler.dropped.len());
+        while let Some(step) = self.scheduler.dropped.pop() {
+            garbage.extend(self.values[step as usize].take());
+        }
+        garbage
+    }
+
+    /// Says that the memory of these is free, which it will be before anybody could notice.
+    fn freed(&mut self, garbage: &[Value]) {
+        let bytes = garbage.iter().map(Value::bytes).sum();
+        self.scheduler.note(Event::Freed { bytes });
+    }
+}
+
+/// What a thread has for itself.
+struct Local {
+    worker: usize,
+    scratch: Scratch,
+    spans: Vec<Span>,
 }

@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! 1. A value never changes once it was made, so any number of tasks may look at it.
+//! 2. A value that was spilled and made again is equal to what it was, and keeps as many bytes.
 //!
 //! # Failure
 //!
@@ -11,20 +12,79 @@
 use std::any::{Any, type_name};
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
+
+use crate::txn::MappedScratch;
 
 /// What a task returns. Cheap to clone: it is shared, not copied.
 #[derive(Clone)]
 pub struct Value {
     content: Arc<dyn Any + Send + Sync>,
     bytes: u64,
+    spiller: Option<&'static Spiller>,
+}
+
+/// A content that can wait on the disk while memory is short.
+pub trait Spill: Any + Send + Sync + Sized {
+    /// Writes all that is needed to make it again.
+    ///
+    /// # Errors
+    ///
+    /// Those of `to`.
+    fn spill(&self, to: &mut dyn Write) -> io::Result<()>;
+
+    /// Makes it again from the bytes that [`spill`](Self::spill) wrote, which are mapped memory: it
+    /// may copy them, or keep them and be a view of them.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] if the bytes are not what was written.
+    fn restore(bytes: MappedScratch) -> Result<Self, TaskError>;
+}
+
+/// How one type of content is spilled.
+struct Spiller {
+    spill: fn(&dyn Any, &mut dyn Write) -> io::Result<()>,
+    restore: fn(MappedScratch, u64) -> Result<Value, TaskError>,
 }
 
 impl Value {
+    /// Wraps `content`, which keeps `bytes` of memory as long as it is in memory.
+    #[must_use]
+    pub fn spillable<T: Spill>(content: T, bytes: u64) -> Self {
+        let spiller: &'static Spiller = &Spiller {
+            spill: |content, to| match content.downcast_ref::<T>() {
+                Some(content) => content.spill(to),
+                None => Err(io::Error::other("the value is of another type")),
+            },
+            restore: |mapped, bytes| Ok(Self::spillable(T::restore(mapped)?, bytes)),
+        };
+        Self { content: Arc::new(content), bytes, spiller: Some(spiller) }
+    }
+
+    /// Whether it can be spilled.
+    pub(super) fn is_spillable(&self) -> bool {
+        self.spiller.is_some()
+    }
+
+    /// Writes the content.
+    pub(super) fn spill(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self.spiller {
+            Some(spiller) => (spiller.spill)(&*self.content, to),
+            None => Err(io::Error::other("the value cannot be spilled")),
+        }
+    }
+
+    /// What makes a value of the same type again.
+    pub(super) fn restorer(&self) -> Option<Restorer> {
+        self.spiller.map(|spiller| Restorer { spiller, bytes: self.bytes })
+    }
+
     /// Wraps `content`, which keeps `bytes` of memory as long as it lives.
     #[must_use]
     pub fn new<T: Any + Send + Sync>(content: T, bytes: u64) -> Self {
-        Self { content: Arc::new(content), bytes }
+        Self { content: Arc::new(content), bytes, spiller: None }
     }
 
     /// The content, if it is a `T`.
@@ -52,6 +112,24 @@ impl Value {
 impl fmt::Debug for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Value({} bytes)", self.bytes)
+    }
+}
+
+/// Makes a spilled value again.
+#[derive(Clone, Copy)]
+pub(super) struct Restorer {
+    spiller: &'static Spiller,
+    bytes: u64,
+}
+
+impl Restorer {
+    /// Bytes that the value keeps of memory.
+    pub(super) fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn restore(self, mapped: MappedScratch) -> Result<Value, TaskError> {
+        (self.spiller.restore)(mapped, self.bytes)
     }
 }
 
@@ -104,9 +182,9 @@ mod tests {
 
     #[test]
     fn any_error_becomes_the_error_of_a_task_and_stays_what_it_was() {
-        let fail = || -> Result<(), TaskError> { Err(std::io::Error::other("disk"))? };
+        let fail = || -> Result<(), TaskError> { Err(io::Error::other("disk"))? };
         let error = fail().unwrap_err();
-        assert!(error.cause().is::<std::io::Error>());
+        assert!(error.cause().is::<io::Error>());
         assert_eq!(error.to_string(), "disk");
     }
 }

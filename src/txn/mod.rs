@@ -43,6 +43,7 @@ mod gather;
 mod loader;
 mod options;
 mod pack;
+mod scratch;
 mod session;
 mod snapshot;
 mod store;
@@ -59,6 +60,8 @@ pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
 pub use options::{CreateOptions, OpenOptions};
 pub use pack::{Keep, PackSummary};
+pub use scratch::MappedScratch;
+pub(crate) use scratch::{ScratchFile, ScratchPlace};
 pub use session::HoleContent;
 #[doc(hidden)]
 pub use store::map_words;

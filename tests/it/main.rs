@@ -12,6 +12,8 @@ mod appends;
 #[cfg(test)]
 mod blocked;
 #[cfg(test)]
+mod compute_run;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;

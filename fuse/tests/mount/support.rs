@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -28,11 +29,26 @@ pub(crate) struct Mounted {
 
 /// Whether stores can be mounted here; says why not.
 pub(crate) fn can_mount() -> bool {
-    let opened = std::fs::File::options().read(true).write(true).open("/dev/fuse");
-    if let Err(error) = &opened {
-        println!("not run: /dev/fuse cannot be opened: {error}");
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    let refused = REFUSED.get_or_init(refusal);
+    if let Some(why) = refused {
+        println!("not run: {why}");
     }
-    opened.is_ok()
+    refused.is_none()
+}
+
+/// Why this system lets nobody mount. Any other failure is one of the program that is tested.
+fn refusal() -> Option<String> {
+    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+        return Some(format!("/dev/fuse cannot be opened: {error}"));
+    }
+    let scene = Scene::new();
+    let mut command = program();
+    let output = command.arg(scene.store_path()).arg(scene.mount_path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let signs = ["not permitted", "ermission denied", "fusermount", "No such device"];
+    let refused = !output.status.success() && signs.iter().any(|sign| said.contains(sign));
+    refused.then_some(said)
 }
 
 /// The program that is tested.

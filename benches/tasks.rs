@@ -1,0 +1,85 @@
+//! What does a task cost that does nothing?
+//!
+//! Workload: a million tasks that return a number, with the graph built, run and dropped: all for
+//! themselves; a chain, which becomes one step; a binary tree of sums. With as many threads as
+//! processors. Limit: one core, which builds and orders the graph. Expected: 1 us. A tenth of the
+//! tasks in quick runs.
+//! `benches/peers/tasks_dask.py` asks dask the same.
+
+mod harness;
+
+use harness::{Bar, limit, seconds, sized};
+use zbigarray::compute::{Family, Graph, RunOptions, TaskError, TaskId, Value, run};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Outcome<()> {
+    let count = sized(1_000_000, 100_000);
+    let bar = Bar::AtMost(2.0);
+    for (name, build) in [
+        ("trivial task, embarrassing", embarrassing as fn(&mut Graph<'_>, u64) -> Vec<TaskId>),
+        ("trivial task, chain", chain),
+        ("trivial task, tree", tree),
+    ] {
+        let once = || -> Outcome<f64> {
+            let time = seconds(|| whole(count, build))?;
+            Ok(time * 1e6 / count as f64)
+        };
+        once()?;
+        let times = (0..sized(9, 3)).map(|_| once()).collect::<Outcome<Vec<f64>>>()?;
+        limit(name, "us", bar, times).print();
+    }
+    Ok(())
+}
+
+/// Builds, runs and drops a graph; returns the sum of its outputs.
+fn whole(count: u64, build: fn(&mut Graph<'_>, u64) -> Vec<TaskId>) -> Outcome<u64> {
+    let mut graph = Graph::new();
+    let outputs = build(&mut graph, count);
+    let mut sum = 0_u64;
+    let report = run(&graph, &outputs, &RunOptions::default(), &mut |_, value| {
+        sum = sum.wrapping_add(*value.expect::<u64>()?);
+        Ok(())
+    })?;
+    assert_eq!(report.tasks, graph.len() as u64, "every task ran");
+    Ok(sum)
+}
+
+fn embarrassing(graph: &mut Graph<'_>, count: u64) -> Vec<TaskId> {
+    let family = Family::new("task", &[count]);
+    (0..count).map(|at| graph.task((&family, at), &[], 8, move |_| number(at))).collect()
+}
+
+fn chain(graph: &mut Graph<'_>, count: u64) -> Vec<TaskId> {
+    let family = Family::new("link", &[count]);
+    let mut last = graph.task((&family, 0), &[], 8, sum);
+    for at in 1..count {
+        last = graph.task((&family, at), &[last], 8, sum);
+    }
+    vec![last]
+}
+
+fn tree(graph: &mut Graph<'_>, count: u64) -> Vec<TaskId> {
+    let leaves = Family::new("leaf", &[count / 2]);
+    let mut level: Vec<TaskId> =
+        (0..count / 2).map(|at| graph.task((&leaves, at), &[], 8, move |_| number(at))).collect();
+    let sums = Family::new("sum", &[count]);
+    while level.len() > 1 {
+        let pairs = level.chunks(2);
+        level =
+            pairs.map(|pair| graph.task((&sums, pair[0].index() as u64), pair, 8, sum)).collect();
+    }
+    level
+}
+
+fn number(number: u64) -> Result<Value, TaskError> {
+    Ok(Value::new(number, 8))
+}
+
+fn sum(inputs: &[Value]) -> Result<Value, TaskError> {
+    let mut sum = 1_u64;
+    for input in inputs {
+        sum = sum.wrapping_add(*input.expect::<u64>()?);
+    }
+    number(sum)
+}
