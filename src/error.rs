@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::array::{ArrayError, UndoError};
+use crate::compute::RunError;
 use crate::storage::StorageError;
 use crate::txn::{CommitError, TransactionError};
 
@@ -22,6 +23,9 @@ pub enum Error {
     /// Arrays.
     #[error(transparent)]
     Array(#[from] ArrayError),
+    /// Computing.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// Undoing a commit.
     #[error(transparent)]
     Undo(#[from] UndoError),

@@ -41,6 +41,7 @@
 #![deny(unsafe_code)]
 
 pub mod array;
+pub mod compute;
 mod error;
 // The two lowest layers are public for the rigs and benchmarks of this repository only: they rely
 // on promises that the layers above keep, and may change in any version.

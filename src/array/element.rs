@@ -29,6 +29,11 @@ pub use super::cast::Element;
 pub struct Bool(u8);
 
 impl Bool {
+    /// True.
+    pub const TRUE: Self = Self(1);
+    /// False.
+    pub const FALSE: Self = Self(0);
+
     /// The truth value.
     #[must_use]
     pub const fn get(self) -> bool {

@@ -25,6 +25,23 @@ use super::error::ArrayError;
 use super::index::Selection;
 use crate::units::PageRange;
 
+impl DynArray<'_> {
+    /// The bytes from the lowest to the highest selected element, mapped and neither read nor
+    /// compared with their checksums; see [`ensure`](Self::ensure).
+    pub(crate) fn mapped(&self, selection: &Selection) -> Result<&[u8], ArrayError> {
+        bytes(self, selection)
+    }
+
+    /// The selected elements, mapped as by [`ZBigArray::get`](super::ZBigArray::get).
+    pub(crate) fn elements<T: Element>(
+        &self,
+        selection: &Selection,
+    ) -> Result<ArrayView<'_, T, IxDyn>, ArrayError> {
+        super::element::check::<T>(self.dtype())?;
+        view(self, selection)
+    }
+}
+
 /// The bytes from the lowest to the highest selected element.
 pub(super) fn bytes<'a>(
     array: &'a DynArray<'_>,

@@ -66,6 +66,8 @@ pub use store::{Follow, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;
 
+pub(crate) use crate::vm::processors;
+
 pub use crate::storage::catalog::{
     ArrayEntry, Attributes, Catalog, CatalogChange, CatalogError, Node, Owner, check_name,
 };
