@@ -195,7 +195,7 @@ pub(crate) fn cholesky<T: Field>(a: Matrix<'_, T>) -> Option<Vec<T>> {
 
 /// Which triangle of a matrix counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Triangle {
+pub enum Triangle {
     /// On and below the diagonal.
     Lower,
     /// On and above it.

@@ -18,12 +18,14 @@
 mod block;
 mod blocked;
 mod convert;
+mod dense;
 mod evaluate;
 mod gather;
 mod graph;
 mod kernels_binary;
 mod kernels_unary;
 mod key;
+pub mod linalg;
 mod lower;
 mod math;
 mod moves;

@@ -21,6 +21,8 @@ mod norm;
 mod product;
 mod solving;
 mod tall;
+#[cfg(test)]
+mod tests;
 
 pub use norm::{Norm, norm};
 pub use product::{dot, matmul, outer, tensordot};

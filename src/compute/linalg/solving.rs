@@ -264,7 +264,9 @@ pub fn solve<'e>(
     let number = as_field(a)?.number().with(as_field(b)?.number());
     let (a, b) = (a.astype(number)?, b.astype(number)?);
     let shape = b.shape().to_vec();
-    Blocked::from_tasks(&shape.clone(), number, &shape, move |_| {
+    Blocked::from_tasks(b.shape(), number, b.shape(), {
+        let (a, b) = (a.clone(), b.clone());
+        move |_| {
         let whole = |of: &Blocked<'e>| Input::Part(of.clone(), Region::whole(of.shape()));
         let lens: Vec<usize> = shape.iter().map(|&len| to_usize(len)).collect();
         let work = move |arguments: &[Argument<'_, 'e>]| {
@@ -283,6 +285,7 @@ pub fn solve<'e>(
         let scratch = factor_scratch(side * side, number.itemsize() as u64);
         let inputs = vec![whole(&a), whole(&b)];
         Ok(Recipe::new("solve", inputs, bytes, work).with_scratch(scratch + bytes))
+        }
     })
 }
 

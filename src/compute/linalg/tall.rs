@@ -18,7 +18,7 @@
 use super::product::matmul;
 use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, part, refused, region};
 use super::with_field;
-use crate::compute::block::{Block, Numeric};
+use crate::compute::block::Block;
 use crate::compute::dense::{self, Field, Matrix, factor_scratch};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
 use crate::compute::number::Number;
@@ -254,9 +254,9 @@ fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
     let height = parts.last().map_or(0, |last| last.at + last.least + last.rows);
     let (number, a) = (a.number(), a.clone());
     Blocked::from_tasks(&[height, columns], number, &[leaf + columns, columns], move |position| {
-        let leaf = &parts[to_usize(position[0])];
-        let input = Input::Part(a.clone(), region([position[0] * leaf_rows(&parts), 0], [leaf.rows, columns]));
-        let (rows, least) = (leaf.rows, leaf.least);
+        let own = &parts[to_usize(position[0])];
+        let (rows, least) = (own.rows, own.least);
+        let input = Input::Part(a.clone(), region([position[0] * leaf, 0], [rows, columns]));
         let work = move |arguments: &[Argument<'_, 'e>]| {
             with_field!(number, T => {
                 let data = arguments[0].data()?;
@@ -267,10 +267,6 @@ fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
         let scratch = factor_scratch(rows * columns, number.itemsize() as u64);
         Ok(Recipe::new("qr", vec![input], bytes, work).with_scratch(scratch))
     })
-}
-
-fn leaf_rows(parts: &[Leaf]) -> u64 {
-    parts.first().map_or(0, |first| first.rows)
 }
 
 /// The factors of all `r` of the leaves, stacked: one block, `r` above `q`.

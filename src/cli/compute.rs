@@ -1,0 +1,380 @@
+//! `zba compute`: an expression in NumPy's syntax over the arrays of a store.
+//!
+//! ```text
+//! text -> Formula -> Blocked, over one snapshot -> tasks -> an array of a new commit, or the terminal
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. All arrays are read as of one commit.
+//! 2. The result is one commit, or nothing was changed.
+
+use std::fmt::Display;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use zbigarray::array::Bool;
+use zbigarray::compute::{Block, Blocked, Cancel, ComputeError, Number, RunOptions};
+use zbigarray::{ArrayOptions, DynArray, Store, Transaction};
+
+use super::error::Error;
+use super::evaluate::{self, World};
+use super::formula::{self, Formula, FormulaError};
+use super::functions;
+use super::interrupt::Interrupt;
+use super::output::{self, Output};
+use super::progress::Progress;
+use super::values::Size;
+use super::{At, Note, StorePath};
+
+/// Results with more elements than this are not shown.
+const SHOWN_MAX: u64 = 10_000;
+
+const EXAMPLES: &str = "\
+Names are arrays, and `climate.t2m` is the array climate/t2m. An array with any other name is
+a('2m temperature'). Functions and methods have NumPy's names and arguments, with or without
+`np.`; types are written as text, 'float32', or np.float32.
+
+  + - * / // % ** @ & | ^ ~ << >> == != < <= > >=      x[::4, -1, ..., None]   x[[0, 5]]   x[x > 0]
+  sin, exp, log, sqrt, abs, where, clip, isnan, ...    x.T, x.reshape(-1, 3), x.astype('f4')
+  sum, mean, std, var, min, max, any, all, argmax, nanmean, ...   (axis=, keepdims=)
+  concatenate, stack, roll, flip, repeat, transpose    dot, matmul, tensordot, outer, norm
+  qr, svd, svd_compressed, solve, cholesky             zeros, ones, full
+
+Without --into the result is shown. With it, the result is a new array in one commit, however large.
+
+Examples:
+  zba compute climate.zba 'mean(t2m)'
+  zba compute climate.zba 'mean(t2m[::4], 0) - mean(t2m[2::4], 0)' --into diff --memory 512MiB
+  zba compute climate.zba '(t2m - t2m.mean(axis=0)) / t2m.std(axis=0)' --into anomaly --at v1.0
+  zba compute signals.zba \"np.linalg.svd(a('ecg/leads'))[1]\"";
+
+/// Compute an expression over arrays, with NumPy's syntax
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Compute {
+    #[command(flatten)]
+    store: StorePath,
+    /// Expression
+    #[arg(allow_hyphen_values = true)]
+    expression: String,
+    /// Store the result as this array, which does not exist yet
+    #[arg(long, value_name = "NAME")]
+    into: Option<String>,
+    #[command(flatten)]
+    at: At,
+    /// Only say what would be done
+    #[arg(long)]
+    explain: bool,
+    /// Memory for blocks on the way [default: half of what is available]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    #[command(flatten)]
+    note: Note,
+}
+
+impl Compute {
+    /// Runs the command.
+    pub(crate) fn run(self, output: Output) -> Result<(), Error> {
+        let formula = formula::parse(&self.expression)
+            .map_err(|error| Error::Usage(error.shown(&self.expression)))?;
+        let store = match &self.into {
+            Some(_) if !self.explain => self.store.open_to_write()?,
+            _ => self.store.open_to_read()?,
+        };
+        let transaction = self.at.begin(&store)?;
+        let catalog = transaction.catalog();
+        let refused = |error: FormulaError| Error::Refused(error.shown(&self.expression));
+        let names = evaluate::names(&formula, &catalog).map_err(refused)?;
+        let arrays = names.iter().map(|name| DynArray::open(&transaction, name));
+        let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+        let interrupt = Interrupt::install();
+        let options = self.options();
+        let cancel = options.cancel.clone();
+        watched(&interrupt, cancel, || {
+            let result = self.meaning(&formula, &arrays, &transaction, &options)?;
+            if self.explain {
+                return explained(&result, &arrays, output);
+            }
+            match &self.into {
+                Some(name) => self.store_result(&store, name, &result, &options, output),
+                None => shown(&result, &options, output),
+            }
+        })
+    }
+
+    fn options(&self) -> RunOptions {
+        let memory = self.memory.map_or_else(memory_available, |Size(bytes)| Some(bytes));
+        RunOptions {
+            threads: self.threads.map_or(0, usize::from),
+            memory_bytes: memory,
+            cancel: Some(Cancel::default()),
+            ..RunOptions::default()
+        }
+    }
+
+    fn meaning<'e>(
+        &self,
+        formula: &Formula,
+        arrays: &'e [DynArray<'e>],
+        transaction: &Transaction,
+        options: &RunOptions,
+    ) -> Result<Blocked<'e>, Error> {
+        let world = World { arrays, options: options.clone() };
+        let meaning = world.meaning(formula, &transaction.catalog());
+        let array = meaning.and_then(|meaning| functions::as_array(meaning, &formula.at));
+        array.map_err(|error| Error::Refused(error.shown(&self.expression)))
+    }
+
+    /// Keeps invariant 2.
+    fn store_result(
+        &self,
+        store: &Store,
+        name: &str,
+        result: &Blocked<'_>,
+        options: &RunOptions,
+        output: Output,
+    ) -> Result<(), Error> {
+        let progress = Progress::new(output, name, result.nbytes());
+        let transaction = store.begin()?;
+        let dtype = result.number().dtype();
+        let array_options = ArrayOptions::new();
+        let mut target =
+            DynArray::create(&transaction, name, &dtype, result.shape(), &array_options)?;
+        let report = result.store_into(&mut target, options)?;
+        drop(target);
+        let note = self.note.or(|| format!("compute {}", self.expression));
+        let tid = transaction.commit_with_note(&note)?;
+        let seconds = progress.seconds();
+        drop(progress);
+        let json = json!({
+            "name": name, "dtype": dtype, "shape": result.shape(), "bytes": result.nbytes(),
+            "commit": tid.0, "tasks": report.tasks, "peak_bytes": report.peak_bytes,
+            "seconds": seconds,
+        });
+        let message = format!(
+            "computed `{}` {dtype} {}, {}, in {} by {}, at most {} on the way, commit {tid}",
+            output::printable(name),
+            output::shape(result.shape()),
+            output::size(result.nbytes()),
+            output::time(seconds),
+            output::plural(report.tasks, "task"),
+            output::size(report.peak_bytes),
+        );
+        output.done(&json, message)
+    }
+}
+
+/// Runs `work`; Ctrl-C meanwhile ends it.
+fn watched(
+    interrupt: &Interrupt,
+    cancel: Option<Cancel>,
+    work: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let pause = Duration::from_millis(100);
+            while ended.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if let (true, Some(cancel)) = (interrupt.is_asked(), &cancel) {
+                    cancel.cancel();
+                }
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// Half of the memory that is available.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 512)
+}
+
+/// What would be done.
+fn explained(result: &Blocked<'_>, arrays: &[DynArray<'_>], output: Output) -> Result<(), Error> {
+    let blocks: u64 = result.blocks().iter().product();
+    let (dtype, shape) = (result.number().dtype(), result.shape());
+    let read = |array: &DynArray<'_>| {
+        json!({"name": array.name(), "dtype": array.dtype(), "shape": &*array.shape(),
+            "bytes": array.nbytes()})
+    };
+    let json = json!({
+        "dtype": dtype, "shape": shape, "bytes": result.nbytes(),
+        "blocks": blocks, "block_shape": result.block_shape(),
+        "reads": arrays.iter().map(read).collect::<Vec<_>>(),
+    });
+    let mut text = format!(
+        "result  {dtype} {}, {}, in {} of shape {}\n",
+        output::shape(shape),
+        output::size(result.nbytes()),
+        output::plural(blocks, "block"),
+        output::shape(result.block_shape()),
+    );
+    for array in arrays {
+        text += &format!(
+            "reads   `{}` {} {}, {}\n",
+            output::printable(array.name()),
+            array.dtype(),
+            output::shape(&array.shape()),
+            output::size(array.nbytes()),
+        );
+    }
+    output.show(&json, text)
+}
+
+/// The elements, on standard output.
+fn shown(result: &Blocked<'_>, options: &RunOptions, output: Output) -> Result<(), Error> {
+    if result.size() > SHOWN_MAX {
+        let shape = output::shape(result.shape());
+        let what = format!("the result has shape {shape}; name an array for it with --into");
+        return Err(Error::Refused(what));
+    }
+    let block = result.compute_block(options)?;
+    let json = json!({
+        "dtype": result.number().dtype(), "shape": result.shape(),
+        "values": nested(&mut json_elements(&block)?.into_iter(), block.shape()),
+    });
+    let mut text = String::new();
+    write_nested(&mut text, &mut texts(&block)?.into_iter(), block.shape(), 0);
+    output.show(&json, text + "\n")
+}
+
+/// Calls `$each` with the elements of a block, of whichever type.
+macro_rules! each_element {
+    ($block:expr, $each:expr) => {{
+        let block: &Block = $block;
+        macro_rules! of {
+            ($element:ty) => {
+                block.elements::<$element>()?.iter().map($each).collect()
+            };
+        }
+        match block.number() {
+            Number::Bool => of!(Bool),
+            Number::I8 => of!(i8),
+            Number::I16 => of!(i16),
+            Number::I32 => of!(i32),
+            Number::I64 => of!(i64),
+            Number::U8 => of!(u8),
+            Number::U16 => of!(u16),
+            Number::U32 => of!(u32),
+            Number::U64 => of!(u64),
+            Number::F32 => of!(f32),
+            Number::F64 => of!(f64),
+            Number::C64 => of!(num_complex::Complex<f32>),
+            Number::C128 => of!(num_complex::Complex<f64>),
+        }
+    }};
+}
+
+/// An element as people and programs read it.
+trait Shown {
+    fn text(&self) -> String;
+    fn json(&self) -> Value;
+}
+
+macro_rules! shown_numbers {
+    ($($number:ty),*) => {$(
+        impl Shown for $number {
+            fn text(&self) -> String {
+                format!("{self:?}")
+            }
+
+            fn json(&self) -> Value {
+                // What JSON has no number for becomes a text.
+                let value = json!(self);
+                if value.is_null() { json!(self.text()) } else { value }
+            }
+        }
+    )*};
+}
+shown_numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+
+impl Shown for Bool {
+    fn text(&self) -> String {
+        (if self.get() { "True" } else { "False" }).to_owned()
+    }
+
+    fn json(&self) -> Value {
+        json!(self.get())
+    }
+}
+
+impl<T: Display> Shown for num_complex::Complex<T> {
+    fn text(&self) -> String {
+        format!("({}{}{}j)", self.re, if self.im.to_string().starts_with('-') { "" } else { "+" }, self.im)
+    }
+
+    fn json(&self) -> Value {
+        json!(self.text())
+    }
+}
+
+fn texts(block: &Block) -> Result<Vec<String>, ComputeError> {
+    Ok(each_element!(block, Shown::text))
+}
+
+fn json_elements(block: &Block) -> Result<Vec<Value>, ComputeError> {
+    Ok(each_element!(block, Shown::json))
+}
+
+/// The elements as lists in lists.
+fn nested(elements: &mut impl Iterator<Item = Value>, shape: &[usize]) -> Value {
+    match shape.split_first() {
+        None => elements.next().unwrap_or(Value::Null),
+        Some((&len, rest)) => (0..len).map(|_| nested(elements, rest)).collect(),
+    }
+}
+
+fn write_nested(
+    text: &mut String,
+    elements: &mut impl Iterator<Item = String>,
+    shape: &[usize],
+    depth: usize,
+) {
+    let Some((&len, rest)) = shape.split_first() else {
+        text.push_str(&elements.next().unwrap_or_default());
+        return;
+    };
+    text.push('[');
+    for at in 0..len {
+        if at > 0 && rest.is_empty() {
+            text.push(' ');
+        } else if at > 0 {
+            text.push('\n');
+            text.push_str(&" ".repeat(depth + 1));
+        }
+        write_nested(text, elements, rest, depth + 1);
+    }
+    text.push(']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_shown_as_lists_in_lists() {
+        let mut text = String::new();
+        let all = ["1", "2", "3", "4"].map(str::to_owned);
+        write_nested(&mut text, &mut all.into_iter(), &[2, 2], 0);
+        assert_eq!(text, "[[1 2]\n [3 4]]");
+        let all = [1, 2, 3, 4].map(Value::from);
+        assert_eq!(nested(&mut all.into_iter(), &[2, 2]).to_string(), "[[1,2],[3,4]]");
+    }
+
+    #[test]
+    fn numbers_without_json_are_texts() {
+        assert_eq!(f64::NAN.json(), json!("NaN"));
+        assert_eq!(num_complex::Complex::new(1.5, -2.0).text(), "(1.5-2j)");
+    }
+}
