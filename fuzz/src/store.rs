@@ -161,7 +161,7 @@ fn look(store: &Store) {
     let _ = store.usage();
     let _ = store.records(oldest, head);
     let _ = store.newest_at(1 << 60);
-    let _ = store.begin_undo(head).map(|_| ());
+    let _ = store.begin_undo(head, |_| 0).map(|_| ());
     elements(&store.begin_read().unwrap());
     for tid in [oldest, Tid(head.0.saturating_sub(1)), Tid(head.0 / 2), Tid(u64::MAX)] {
         if let Ok(transaction) = store.at(tid) {

@@ -2,9 +2,11 @@
 
 use thiserror::Error;
 
+use super::descriptor::Descriptor;
 use super::dynamic::DynArray;
 use super::error::ArrayError;
-use crate::txn::{CommitError, Store, TransactionError};
+use super::shape;
+use crate::txn::{ArrayEntry, CommitError, Store, TransactionError};
 use crate::units::Tid;
 
 /// Why a commit was not undone.
@@ -28,9 +30,14 @@ impl Store {
     /// # Errors
     ///
     /// [`CommitError::Conflict`] if a later commit changed the same pages or keys: undo that one
-    /// first. [`TransactionError::CannotUndo`] if the commit removed something.
+    /// first. So it is if a later commit wrote to rows that came with that commit.
+    /// [`TransactionError::CannotUndo`] if the commit removed an array.
     pub fn undo(&self, tid: Tid) -> Result<Tid, UndoError> {
-        let (transaction, undo) = self.begin_undo(tid)?;
+        let (transaction, undo) = self.begin_undo(tid, nbytes)?;
+        for (array, shape) in undo.shapes {
+            let Some(name) = transaction.names().name_of(array) else { continue };
+            DynArray::open(&transaction, &name)?.resize(&shape)?;
+        }
         for (array, segments) in undo.data {
             let Some(name) = transaction.names().name_of(array) else { continue };
             // The handle tells the transaction what holes of the array contain.
@@ -43,6 +50,14 @@ impl Store {
         }
         Ok(transaction.commit_with_note(&format!("undo commit {tid}"))?)
     }
+}
+
+/// Bytes of all elements of an array; none if what describes it cannot be read, which opening it
+/// reports.
+fn nbytes(entry: &ArrayEntry) -> u64 {
+    let descriptor = Descriptor::from_json(&entry.descriptor);
+    let itemsize = descriptor.map_or(0, |descriptor| descriptor.dtype.itemsize());
+    shape::nbytes(&entry.shape, itemsize).unwrap_or(0)
 }
 
 impl From<TransactionError> for UndoError {
@@ -93,7 +108,7 @@ mod tests {
         assert_eq!(store.catalog().tag("v"), None);
 
         let again = store.undo(undone).unwrap_err();
-        assert!(again.to_string().contains("removed something"), "{again}");
+        assert!(again.to_string().contains("removed an array"), "{again}");
         assert_eq!(values(&store.at(second).unwrap()), [9, 2, 3, 4]);
         let report = store.check(true, &mut |_, _| {}).unwrap();
         assert_eq!(report.damage, []);
@@ -126,6 +141,65 @@ mod tests {
         transaction.commit().unwrap();
         store.undo(undone).unwrap();
         assert_eq!(names(&store), ["a", "g", "g/h", "g/h/other"]);
+    }
+
+    /// A store whose second commit gives array `a` of 10 elements 3,000.
+    fn grown(dir: &std::path::Path) -> (Store, Tid) {
+        let store = Store::create(dir.join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        drop(transaction.create::<i32, Ix1>("g/a", &[10]).unwrap());
+        transaction.commit().unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.open::<i32, Ix1>("g/a").unwrap().resize(&[3000]).unwrap();
+        let grown = transaction.commit().unwrap();
+        (store, grown)
+    }
+
+    /// Found by the model: the rows were out of sight but there, and came back with the next growth.
+    #[test]
+    fn who_writes_to_rows_that_an_undoing_takes_away_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, grown) = grown(dir.path());
+        let writer = store.begin().unwrap();
+        writer.open::<i32, Ix1>("g/a").unwrap().set("2999", 7).unwrap();
+        let undone = store.undo(grown).unwrap();
+        assert!(matches!(writer.commit(), Err(CommitError::Conflict(_))));
+        store.undo(undone).unwrap();
+        assert_eq!(values(&store.begin_read().unwrap()), [0; 3000]);
+    }
+
+    #[test]
+    fn rows_to_which_a_later_commit_wrote_are_not_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, grown) = grown(dir.path());
+        let writer = store.begin().unwrap();
+        writer.open::<i32, Ix1>("g/a").unwrap().set("2999", 7).unwrap();
+        writer.commit().unwrap();
+        let refused = store.undo(grown);
+        assert!(matches!(refused, Err(UndoError::Commit(CommitError::Conflict(_)))));
+        assert_eq!(values(&store.begin_read().unwrap())[2999], 7);
+    }
+
+    #[test]
+    fn groups_that_an_undoing_removed_come_back_by_undoing_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
+        let transaction = store.begin().unwrap();
+        drop(transaction.create::<u8, Ix1>("a", &[3]).unwrap());
+        transaction.commit().unwrap();
+        let transaction = store.begin().unwrap();
+        let (from, to) = (Arc::from("a"), Arc::from("g/h/d"));
+        transaction.change(CatalogChange::Move { from, to }).unwrap();
+        let owner = crate::txn::Owner::Group(Arc::from("g/h"));
+        let (key, value) = (Arc::from("unit"), Some(Arc::from("\"m\"")));
+        transaction.change(CatalogChange::Attribute { owner, key, value }).unwrap();
+        let renamed = transaction.commit().unwrap();
+        let with_names = store.catalog();
+        let undone = store.undo(renamed).unwrap();
+        assert_eq!(store.catalog().names().count(), 1);
+        store.undo(undone).unwrap();
+        let again = store.catalog();
+        assert_eq!(again.names().collect::<Vec<_>>(), with_names.names().collect::<Vec<_>>());
     }
 
     #[test]
@@ -172,7 +246,7 @@ mod tests {
             write("a", 0, &vec![1; 3 * BLOCK]);
             write("a", BLOCK, &vec![2; BLOCK]);
             let changed = write("a", 5, &[3]);
-            let (transaction, undo) = one.begin_undo(changed).unwrap();
+            let (transaction, undo) = one.begin_undo(changed, nbytes).unwrap();
             let handle = DynArray::open(&transaction, "a").unwrap();
             transaction.restore(undo.data[0].0, &undo.data[0].1).unwrap();
             drop(handle);

@@ -89,8 +89,7 @@ impl<'e> Blocked<'e> {
         shape: &[u64],
         function: impl Fn(&[u64], &[u64]) -> ArrayD<T> + Send + Sync + 'e,
     ) -> Result<Self, ComputeError> {
-        let make =
-            move |region: &Region| Block::from_array(function(&region.start, &region.len));
+        let make = move |region: &Region| Block::from_array(function(&region.start, &region.len));
         Self::of_kind(Kind::Function(Arc::new(make)), shape, T::NUMBER)
     }
 
@@ -98,7 +97,7 @@ impl<'e> Blocked<'e> {
     ///
     /// # Errors
     ///
-    /// [`ComputeError::Shape`], and [`ComputeError::OutOfBounds`] if the type cannot have the value.
+    /// [`ComputeError::Shape`]; [`ComputeError::OutOfBounds`] if the type cannot have the value.
     pub fn full(
         shape: &[u64],
         value: impl Into<Scalar>,
@@ -185,10 +184,8 @@ impl<'e> Blocked<'e> {
     ///
     /// [`ComputeError::TooLarge`] if memory cannot have them; [`ComputeError::Run`].
     pub fn compute_block(&self, options: &RunOptions) -> Result<Block, ComputeError> {
-        let too_large = || ComputeError::TooLarge {
-            operation: "compute",
-            shape: self.shape().to_vec(),
-        };
+        let too_large =
+            || ComputeError::TooLarge { operation: "compute", shape: self.shape().to_vec() };
         let lens = self.shape().iter().map(|&len| usize::try_from(len).ok());
         let lens: Vec<usize> = lens.collect::<Option<_>>().ok_or_else(too_large)?;
         let mut result = super::block::try_zeros(self.number(), &lens).ok_or_else(too_large)?;

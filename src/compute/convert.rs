@@ -114,40 +114,6 @@ macro_rules! from_complex {
 from_complex!(f32 => i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 from_complex!(f64 => i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
-/// A number that [`Convert`]s to every other.
-pub(crate) trait ToAll:
-    Convert<Bool>
-    + Convert<i8>
-    + Convert<i16>
-    + Convert<i32>
-    + Convert<i64>
-    + Convert<u8>
-    + Convert<u16>
-    + Convert<u32>
-    + Convert<u64>
-    + Convert<f32>
-    + Convert<f64>
-    + Convert<Complex<f32>>
-    + Convert<Complex<f64>>
-{
-}
-impl<T> ToAll for T where
-    T: Convert<Bool>
-        + Convert<i8>
-        + Convert<i16>
-        + Convert<i32>
-        + Convert<i64>
-        + Convert<u8>
-        + Convert<u16>
-        + Convert<u32>
-        + Convert<u64>
-        + Convert<f32>
-        + Convert<f64>
-        + Convert<Complex<f32>>
-        + Convert<Complex<f64>>
-{
-}
-
 /// `data` as elements of `number`; nothing is copied if they are.
 pub(crate) fn cast(data: Data<'_>, number: Number) -> Data<'_> {
     if data.number() == number {
@@ -164,10 +130,7 @@ fn converted<S: Copy + Convert<T>, T: Numeric>(elements: &[S]) -> Vec<T> {
 
 /// `scalar` as one element of `number`. Integers keep their lowest bits.
 pub(crate) fn element(scalar: Scalar, number: Number) -> Data<'static> {
-    fn one<S: Copy, T: Numeric>(value: S) -> Data<'static>
-    where
-        S: Convert<T>,
-    {
+    fn one<S: Copy + Convert<T>, T: Numeric>(value: S) -> Data<'static> {
         T::wrap(Cow::Owned(vec![value.convert()]))
     }
     with_number!(number, T => match scalar {

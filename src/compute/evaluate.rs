@@ -199,7 +199,8 @@ fn mapped<'s>(
     })
 }
 
-const WRONG_COUNT: ComputeError = ComputeError::Mistake("a function with a wrong number of operands");
+const WRONG_COUNT: ComputeError =
+    ComputeError::Mistake("a function with a wrong number of operands");
 
 /// An operand over `region` of the result: as many elements, or one.
 fn operand_of<'s>(
@@ -342,11 +343,7 @@ fn viewed<'s>(
 }
 
 /// What `walk` names of `data`; not copied if it lies dense.
-fn from_memory<'s>(
-    data: Data<'s>,
-    walk: &Walk,
-    region: &Region,
-) -> Result<Data<'s>, ComputeError> {
+fn from_memory<'s>(data: Data<'s>, walk: &Walk, region: &Region) -> Result<Data<'s>, ComputeError> {
     if let Some(run) = walk.as_run() {
         return Ok(with_elements!(data, elements => Numeric::wrap(match elements {
             Cow::Borrowed(elements) => Cow::Borrowed(&elements[run]),
@@ -524,7 +521,8 @@ pub(crate) fn each_run(
         let mut at = super::region::position(number, &outer);
         at.resize(shape.len(), 0);
         let positions = at.iter().zip(&region.start).zip(&strides);
-        let first = positions.map(|((at, start), stride)| (at + start) * stride.unsigned_abs()).sum();
+        let first =
+            positions.map(|((at, start), stride)| (at + start) * stride.unsigned_abs()).sum();
         see(first, run)
     })
 }
@@ -536,13 +534,7 @@ pub(crate) fn boxes(shape: &[u64], first: u64, count: u64) -> Vec<Region> {
     found
 }
 
-fn add_boxes(
-    shape: &[u64],
-    outer: &mut Vec<u64>,
-    first: u64,
-    count: u64,
-    found: &mut Vec<Region>,
-) {
+fn add_boxes(shape: &[u64], outer: &mut Vec<u64>, first: u64, count: u64, found: &mut Vec<Region>) {
     if count == 0 {
         return;
     }

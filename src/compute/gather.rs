@@ -58,11 +58,7 @@ impl Walk {
 
     /// Calls `run` with each row of the result: where it begins, and the source's first element,
     /// step and count; rows with a list of offsets come one element at a time.
-    pub(crate) fn rows(
-        &self,
-        place: &Place,
-        run: &mut impl FnMut(usize, usize, i64, i64, usize),
-    ) {
+    pub(crate) fn rows(&self, place: &Place, run: &mut impl FnMut(usize, usize, i64, i64, usize)) {
         if self.count() > 0 {
             walk(&self.axes, &place.strides, self.base, place.start, run);
         }
@@ -184,8 +180,7 @@ mod tests {
         let source: Vec<i32> = (0..24).collect();
         let mut result = vec![-1; 6];
         let offsets = Step::Offsets(vec![4, 0]);
-        let walk =
-            Walk { base: 3, axes: vec![Axis { len: 2, step: offsets }, strided(3, -1)] };
+        let walk = Walk { base: 3, axes: vec![Axis { len: 2, step: offsets }, strided(3, -1)] };
         gather(&source, &walk, &mut result, &Place::dense(&[2, 3]));
         assert_eq!(result, [7, 6, 5, 3, 2, 1]);
         let transposed = Walk { base: 0, axes: vec![strided(2, 1), strided(3, 2)] };

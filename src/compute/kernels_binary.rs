@@ -19,10 +19,8 @@ pub(crate) fn binary(
     left: &Data<'_>,
     right: &Data<'_>,
 ) -> Result<Data<'static>, ComputeError> {
-    let unsupported = || ComputeError::Unsupported {
-        operation: operation.name(),
-        number: left.number(),
-    };
+    let unsupported =
+        || ComputeError::Unsupported { operation: operation.name(), number: left.number() };
     if let (Binary::Power, true) = (operation, left.number().is_integer()) {
         require_no_negative_power(right)?;
     }
@@ -72,19 +70,26 @@ fn chosen<T: Numeric>(condition: &[Bool], yes: &[T], no: &[T]) -> Vec<T> {
     let longest = if count.contains(&0) { 0 } else { count.into_iter().max().unwrap_or(0) };
     if count.iter().all(|&len| len == longest) {
         let pairs = yes.iter().zip(no);
-        return condition.iter().zip(pairs).map(|(c, (&y, &n))| if c.get() { y } else { n }).collect();
+        return condition
+            .iter()
+            .zip(pairs)
+            .map(|(c, (&y, &n))| if c.get() { y } else { n })
+            .collect();
     }
     fn at<T: Copy>(elements: &[T], index: usize) -> T {
         elements[if elements.len() == 1 { 0 } else { index }]
     }
-    let choose =
-        |index| if at(condition, index).get() { at(yes, index) } else { at(no, index) };
+    let choose = |index| if at(condition, index).get() { at(yes, index) } else { at(no, index) };
     (0..longest).map(choose).collect()
 }
 
 /// `function` of each pair.
 #[inline]
-fn pairs<T: Copy, U: Numeric>(a: &[T], b: &[T], function: impl Fn(T, T) -> U) -> Option<Data<'static>> {
+fn pairs<T: Copy, U: Numeric>(
+    a: &[T],
+    b: &[T],
+    function: impl Fn(T, T) -> U,
+) -> Option<Data<'static>> {
     let found = match (a, b) {
         (_, &[b]) => a.iter().map(|&a| function(a, b)).collect(),
         (&[a], _) => b.iter().map(|&b| function(a, b)).collect(),

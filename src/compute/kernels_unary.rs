@@ -5,6 +5,7 @@
 use num_complex::{Complex, ComplexFloat};
 
 use super::block::{Data, Numeric};
+#[cfg(test)]
 use super::number::Number;
 use super::trouble::ComputeError;
 use super::ufunc::Unary;
@@ -104,10 +105,8 @@ macro_rules! transcendental {
 }
 /// `operation` of each element; they have the loop's type.
 pub(crate) fn unary(operation: Unary, data: &Data<'_>) -> Result<Data<'static>, ComputeError> {
-    let unsupported = || ComputeError::Unsupported {
-        operation: operation.name(),
-        number: data.number(),
-    };
+    let unsupported =
+        || ComputeError::Unsupported { operation: operation.name(), number: data.number() };
     let found = match data {
         Data::Bool(a) => truths(operation, a),
         Data::I8(a) => signed!(operation, a, i8),
@@ -165,6 +164,11 @@ where
         Unary::IsNan => each(a, |x| Bool::from(x.re.is_nan() || x.im.is_nan())),
         Unary::IsInf => each(a, |x| Bool::from(x.re.is_infinite() || x.im.is_infinite())),
         Unary::IsFinite => each(a, |x| Bool::from(x.re.is_finite() && x.im.is_finite())),
+        Unary::Sign => each(a, |x| {
+            let length = x.re.hypot(x.im);
+            if length == F::zero() { Complex::new(F::zero(), F::zero()) } else { x.unscale(length) }
+        }),
+        Unary::Rint => each(a, |x| Complex::new(even(x.re), even(x.im))),
         Unary::Exp => each(a, |x| x.exp()),
         Unary::Log => each(a, |x| x.ln()),
         Unary::Sqrt => each(a, |x| x.sqrt()),
@@ -182,6 +186,13 @@ where
         Unary::Arctanh => each(a, |x| x.atanh()),
         _ => None,
     }
+}
+
+/// The nearest whole number, halves to the even one.
+fn even<F: num_traits::Float>(value: F) -> F {
+    let (nearest, two) = (value.round(), F::one() + F::one());
+    let is_half = (value - value.trunc()).abs() == F::one() / two;
+    if is_half { (value / two).round() * two } else { nearest }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! 1. Each block that tasks make becomes one task of a graph, however many need it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::evaluate::{
@@ -47,7 +48,11 @@ impl<'g, 'e> Lowering<'g, 'e> {
     }
 
     /// The task that makes block `number` of `node`: its value is a [`Block`].
-    pub(crate) fn block(&mut self, node: &Blocked<'e>, number: u64) -> Result<TaskId, ComputeError> {
+    pub(crate) fn block(
+        &mut self,
+        node: &Blocked<'e>,
+        number: u64,
+    ) -> Result<TaskId, ComputeError> {
         if matches!(node.0.kind, Kind::Tasks(_)) {
             return self.made(node, number);
         }
@@ -64,7 +69,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
             [argument] => argument.block(),
             _ => Err(ComputeError::Mistake("a block of more than one part")),
         });
-        let task = self.recipe(node, recipe, number)?;
+        let task = self.recipe(node, recipe)?;
         self.done.insert(key, task);
         self.known.push(node.clone());
         Ok(task)
@@ -98,7 +103,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
                 left.extend(missing);
                 continue;
             }
-            let task = self.recipe(node, recipe, number)?;
+            let task = self.recipe(node, recipe)?;
             self.done.insert(key, task);
             self.known.push(node.clone());
         }
@@ -107,12 +112,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
     }
 
     /// A task of this recipe, of the array `owner`.
-    fn recipe(
-        &mut self,
-        owner: &Blocked<'e>,
-        recipe: Recipe<'e>,
-        number: u64,
-    ) -> Result<TaskId, ComputeError> {
+    fn recipe(&mut self, owner: &Blocked<'e>, recipe: Recipe<'e>) -> Result<TaskId, ComputeError> {
         let (mut ids, mut slots, mut places) = (Vec::new(), Slots::new(), Vec::new());
         let mut parts = Vec::new();
         for input in recipe.inputs {
@@ -122,8 +122,8 @@ impl<'g, 'e> Lowering<'g, 'e> {
                     needs(&node, &region, &mut needed)?;
                     for (of, block) in needed {
                         let key = (of.identity(), block);
-                        if !slots.contains_key(&key) {
-                            slots.insert(key, ids.len());
+                        if let Entry::Vacant(slot) = slots.entry(key) {
+                            slot.insert(ids.len());
                             ids.push(self.made(&of, block)?);
                         }
                     }
@@ -131,7 +131,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
                     parts.push((node, region));
                 }
                 Input::Task(before) => {
-                    let task = self.recipe(owner, *before, number)?;
+                    let task = self.recipe(owner, *before)?;
                     places.push(Ok(ids.len()));
                     ids.push(task);
                 }

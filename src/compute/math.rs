@@ -214,12 +214,51 @@ impl<'e> Blocked<'e> {
         {
             return Self::full(self.shape(), always, Number::Bool);
         }
-        let (left, right) = match operation.is_logic() {
+        if let (Operand::Array(other), true) = (other, operation.compares())
+            && let Some(compared) = self.compared_with_uint64(operation, other)?
+        {
+            return Ok(compared);
+        }
+        let (left, right) = match other {
             // Each is true or not in its own type.
-            true => (self.astype(Number::Bool)?, truth(other)?),
-            false => meet(&Operand::Array(self.clone()), other)?,
+            _ if operation.is_logic() => (self.astype(Number::Bool)?, truth(other)?),
+            Operand::Array(other) => {
+                let number = operation.meeting(self.number(), other.number());
+                (self.astype(number)?, other.astype(number)?)
+            }
+            // Floats hold a number that an integer type cannot have.
+            Operand::Scalar(scalar) if operation.is_of_floats() => {
+                let (by, _) = operation.types(scalar.meets(self.number()))?;
+                (self.astype(by)?, Self::full(&[], *scalar, by)?)
+            }
+            Operand::Scalar(_) => meet(&Operand::Array(self.clone()), other)?,
         };
         Self::pair(operation, &left, &right)
+    }
+
+    /// Signed integers and `uint64`, compared without a float between them.
+    fn compared_with_uint64(
+        &self,
+        operation: Binary,
+        other: &Self,
+    ) -> Result<Option<Self>, ComputeError> {
+        let is_signed = |array: &Self| array.number().kind() == crate::array::Kind::Int;
+        let is_long = |array: &Self| array.number() == Number::U64;
+        let signed = match (self, other) {
+            (signed, long) | (long, signed) if is_signed(signed) && is_long(long) => signed,
+            _ => return Ok(None),
+        };
+        let as_long = |array: &Self| array.astype(Number::U64);
+        let compared = Self::pair(operation, &as_long(self)?, &as_long(other)?)?;
+        // Less than every number without a sign, on whichever side.
+        let is_left = std::ptr::eq(signed, self);
+        let below_all = match operation {
+            Binary::NotEqual => true,
+            Binary::Less | Binary::LessEqual => is_left,
+            Binary::Greater | Binary::GreaterEqual => !is_left,
+            _ => false,
+        };
+        signed.less(0)?.choose(below_all, compared).map(Some)
     }
 
     /// A function of two arrays that have met in one type.
@@ -235,7 +274,9 @@ impl<'e> Blocked<'e> {
 fn truth<'e>(operand: &Operand<'e>) -> Result<Blocked<'e>, ComputeError> {
     match operand {
         Operand::Array(array) => array.astype(Number::Bool),
-        Operand::Scalar(scalar) => Blocked::full(&[], *scalar, scalar.number())?.astype(Number::Bool),
+        Operand::Scalar(scalar) => {
+            Blocked::full(&[], *scalar, scalar.number())?.astype(Number::Bool)
+        }
     }
 }
 

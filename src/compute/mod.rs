@@ -15,6 +15,7 @@
 //!
 //! [`RunError`].
 
+mod apply;
 mod block;
 mod blocked;
 mod convert;
@@ -27,6 +28,7 @@ mod kernels_unary;
 mod key;
 pub mod linalg;
 mod lower;
+mod make;
 mod math;
 mod moves;
 mod node;
@@ -37,6 +39,7 @@ mod reduce;
 mod reducers;
 mod region;
 mod run;
+mod scans;
 mod stored;
 mod trouble;
 mod ufunc;

@@ -79,7 +79,9 @@ impl<'e> Blocked<'e> {
     fn resolve(&self, index: Index, axis: usize) -> Result<(u64, i64, Option<u64>), ComputeError> {
         let len = self.shape()[axis];
         let found = index::resolve(&[index], &[len], 1, Order::C).map_err(|error| match error {
-            IndexError::OutOfRange { index, len, .. } => IndexError::OutOfRange { index, axis, len },
+            IndexError::OutOfRange { index, len, .. } => {
+                IndexError::OutOfRange { index, axis, len }
+            }
             IndexError::ZeroStep { .. } => IndexError::ZeroStep { axis },
             other => other,
         })?;
@@ -209,7 +211,7 @@ impl<'e> Blocked<'e> {
         let axis = self.axis("flip", axis)?;
         let mut along: Vec<Along> = (0..self.ndim()).map(Along::same).collect();
         along[axis] = Along::Step { axis, start: self.shape()[axis].saturating_sub(1), step: -1 };
-        self.viewed(along, &self.shape().to_vec())
+        self.viewed(along, self.shape())
     }
 
     /// A new axis of length 1 at this place of the result.
@@ -283,7 +285,7 @@ impl<'e> Blocked<'e> {
         }
         let mut lens: Vec<u64> = shape.iter().map(|&len| len.unsigned_abs()).collect();
         if let Some(axis) = open {
-            if known == 0 || self.size() % known != 0 {
+            if known == 0 || !self.size().is_multiple_of(known) {
                 return Err(refused());
             }
             lens[axis] = self.size() / known;
@@ -466,11 +468,8 @@ impl<'e> Blocked<'e> {
             let at = (from..to).map(|at| u64::try_from(inside(at)).unwrap_or(0)).collect();
             self.listed(axis, at)
         };
-        let parts = [
-            list(-i128::from(before), 0)?,
-            self.clone(),
-            list(len, len + i128::from(behind))?,
-        ];
+        let parts =
+            [list(-i128::from(before), 0)?, self.clone(), list(len, len + i128::from(behind))?];
         Self::concatenate(&parts, to_i64(axis as u64))
     }
 

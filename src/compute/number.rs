@@ -264,16 +264,6 @@ impl Scalar {
             _ => true,
         }
     }
-
-    pub(crate) fn as_f64(self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "the nearest float is wanted")]
-        match self {
-            Self::Bool(value) => f64::from(u8::from(value)),
-            Self::Int(value) => value as f64,
-            Self::Float(value) => value,
-            Self::Complex(value) => value.re,
-        }
-    }
 }
 
 macro_rules! scalars {

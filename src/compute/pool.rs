@@ -235,9 +235,8 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::Graph;
-    use super::super::run::{Cancel, RunError, RunOptions, run};
-    use super::super::value::Value;
+    use super::{Graph, RunError, RunOptions, Value, thread};
+    use crate::compute::{Cancel, run};
 
     fn sum(inputs: &[Value]) -> Result<Value, super::TaskError> {
         let total: u64 = inputs.iter().filter_map(|input| input.get::<u64>()).sum();
@@ -253,9 +252,9 @@ mod tests {
             let five = graph.task("five", &[two, one, two], 8, sum);
             let options = RunOptions { threads, ..RunOptions::default() };
             let mut taken = Vec::new();
-            let caller = std::thread::current().id();
+            let caller = thread::current().id();
             let report = run(&graph, &[five, two, five], &options, &mut |place, value| {
-                assert_eq!(std::thread::current().id(), caller);
+                assert_eq!(thread::current().id(), caller);
                 taken.push((place, *value.get::<u64>().unwrap()));
                 Ok(())
             });

@@ -68,6 +68,9 @@ macro_rules! totals {
     )*};
 }
 totals! {
+    f32: 0.0, 1.0, |a: f32, b| a + b, |a: f32, b| a * b;
+    Complex<f32>: Complex::new(0.0, 0.0), Complex::new(1.0, 0.0),
+        |a: Self, b| a + b, |a: Self, b| a * b;
     i64: 0, 1, i64::wrapping_add, i64::wrapping_mul;
     u64: 0, 1, u64::wrapping_add, u64::wrapping_mul;
     f64: 0.0, 1.0, |a: f64, b| a + b, |a: f64, b| a * b;
@@ -444,8 +447,7 @@ impl<T: Summed> Reducer for Extreme<T> {
 
     #[inline]
     fn step(&self, state: &mut T, element: T, _at: u64) {
-        let is_better =
-            if self.is_most { state.before(element) } else { element.before(*state) };
+        let is_better = if self.is_most { state.before(element) } else { element.before(*state) };
         let takes = match self.skips_nan {
             true => state.is_nan() || is_better && !element.is_nan(),
             false => !state.is_nan() && (is_better || element.is_nan()),
@@ -755,7 +757,7 @@ impl Blocked<'_> {
 }
 
 /// The type of sums and products.
-fn total_of(number: Number) -> Number {
+pub(crate) fn total_of(number: Number) -> Number {
     match number.kind() {
         crate::array::Kind::Bool | crate::array::Kind::Int => Number::I64,
         crate::array::Kind::Uint => Number::U64,

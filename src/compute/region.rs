@@ -21,11 +21,6 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// All positions of an array of `shape`.
-    pub(crate) fn whole(shape: &[u64]) -> Self {
-        Self { start: vec![0; shape.len()], len: shape.to_vec() }
-    }
-
     /// Number of positions; regions that are computed fit memory.
     pub(crate) fn count(&self) -> usize {
         usize::try_from(self.len.iter().product::<u64>()).unwrap_or(usize::MAX)
@@ -34,12 +29,6 @@ impl Region {
     /// The lengths, which fit memory.
     pub(crate) fn lens(&self) -> Vec<usize> {
         self.len.iter().map(|&len| to_usize(len)).collect()
-    }
-
-    /// The same positions counted from `origin`.
-    pub(crate) fn seen_from(&self, origin: &[u64]) -> Self {
-        let start = self.start.iter().zip(origin).map(|(&at, &origin)| at - origin).collect();
-        Self { start, len: self.len.clone() }
     }
 
     /// Cut into boxes of at most `tile` positions along each axis, in C order.
@@ -99,7 +88,8 @@ impl Grid {
 
     /// What the block at `position` covers.
     pub(crate) fn region(&self, position: &[u64]) -> Region {
-        let start: Vec<u64> = position.iter().zip(&self.block).map(|(&at, &len)| at * len).collect();
+        let start: Vec<u64> =
+            position.iter().zip(&self.block).map(|(&at, &len)| at * len).collect();
         let rest = start.iter().zip(&self.shape).map(|(&start, &len)| len - start);
         let len = rest.zip(&self.block).map(|(rest, &block)| rest.min(block)).collect();
         Region { start, len }

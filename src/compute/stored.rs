@@ -42,9 +42,9 @@ impl Mapped<'_> {
         let mine = self.region.start.iter().zip(&self.region.len);
         let theirs = region.start.iter().zip(&region.len);
         self.node == node
-            && mine.zip(theirs).all(|((start, len), (from, count))| {
-                start <= from && from + count <= start + len
-            })
+            && mine
+                .zip(theirs)
+                .all(|((start, len), (from, count))| start <= from && from + count <= start + len)
     }
 
     pub(crate) fn walk(&self, along: &[Along], region: &Region) -> Walk {

@@ -77,7 +77,7 @@ functions! {
     /// A function of one operand.
     Unary {
         Negative = "negative": Signed, Positive = "positive": Signed,
-        Absolute = "absolute": Size, Sign = "sign": Divides,
+        Absolute = "absolute": Size, Sign = "sign": Signed,
         Conjugate = "conjugate": Whole, Square = "square": Whole,
         Reciprocal = "reciprocal": Whole,
         Exp = "exp": Function, Exp2 = "exp2": RealFunction, Expm1 = "expm1": RealFunction,
@@ -90,7 +90,7 @@ functions! {
         Arctanh = "arctanh": Function,
         Degrees = "degrees": RealFunction, Radians = "radians": RealFunction,
         Floor = "floor": Real, Ceil = "ceil": Real, Trunc = "trunc": Real,
-        Rint = "rint": RealFunction,
+        Rint = "rint": Function,
         Invert = "invert": Bits, LogicalNot = "logical_not": Logic,
         IsNan = "isnan": Tells, IsInf = "isinf": Tells, IsFinite = "isfinite": Tells,
         SignBit = "signbit": Tells,
@@ -133,6 +133,19 @@ impl Unary {
 }
 
 impl Binary {
+    /// The type in which operands of these types meet, without a number between them.
+    pub(crate) fn meeting(self, left: Number, right: Number) -> Number {
+        match self.class() {
+            Class::RealFunction => left.float().with(right.float()),
+            _ => left.with(right),
+        }
+    }
+
+    /// Whether it is computed in floats, whatever it is given.
+    pub(crate) fn is_of_floats(self) -> bool {
+        matches!(self.class(), Class::RealFunction | Class::Ratio)
+    }
+
     /// The types in which it is computed for operands that meet in `number`.
     pub(crate) fn types(self, number: Number) -> Result<Types, ComputeError> {
         types(self.class(), self.name(), number)

@@ -106,6 +106,8 @@ impl Along {
                 (offset(self.position(start)), Step::Stride(step.saturating_mul(stride)))
             }
             Self::Step { .. } => (0, Step::Stride(0)),
+            // One position is none of a list for whoever asks whether elements lie dense.
+            Self::List { at, .. } if len == 1 => (offset(at[to_usize(start)]), Step::Stride(0)),
             Self::List { at, .. } => {
                 let part = &at[to_usize(start)..to_usize(start + len)];
                 (0, Step::Offsets(part.iter().map(|&at| offset(at)).collect()))
@@ -143,7 +145,8 @@ fn composed(inner: &[Along], outer: &[Along], shape: &[u64]) -> Vec<Along> {
         let Some(axis) = inner.axis() else { return inner.clone() };
         match (inner, &outer[axis]) {
             (Along::List { .. }, Along::Step { axis: result, .. }) => {
-                let positions = (0..shape[*result]).map(|at| inner.position(outer[axis].position(at)));
+                let positions =
+                    (0..shape[*result]).map(|at| inner.position(outer[axis].position(at)));
                 Along::List { axis: *result, at: positions.collect() }
             }
             (_, outer) => inner.through(outer),
@@ -159,9 +162,8 @@ impl<'e> Blocked<'e> {
         if self.shape() == shape && along.iter().enumerate().all(is_same) {
             return Ok(self.clone());
         }
-        let is_repeated = |axis: usize| {
-            shape[axis] != 1 && !along.iter().any(|along| along.axis() == Some(axis))
-        };
+        let is_repeated =
+            |axis: usize| shape[axis] != 1 && !along.iter().any(|along| along.axis() == Some(axis));
         let repeats = (0..shape.len()).any(is_repeated);
         match &self.0.kind {
             Kind::View { of, along: inner } => {
@@ -170,9 +172,8 @@ impl<'e> Blocked<'e> {
             }
             // Repeated before it is computed, it would be computed again and again.
             Kind::Map { operation, operands } if !repeats => {
-                let operands = operands.iter().map(|operand| {
-                    self.viewed_operand(operand, &along, shape)
-                });
+                let operands =
+                    operands.iter().map(|operand| self.viewed_operand(operand, &along, shape));
                 let operands = operands.collect::<Result<_, _>>()?;
                 let kind = Kind::Map { operation: *operation, operands };
                 Self::of_kind(kind, shape, self.number())
@@ -180,11 +181,9 @@ impl<'e> Blocked<'e> {
             Kind::Joined { axis, parts } if !repeats => {
                 match self.viewed_parts(*axis, parts, &along, shape)? {
                     Some(view) => Ok(view),
-                    None => Self::of_kind(
-                        Kind::View { of: self.clone(), along },
-                        shape,
-                        self.number(),
-                    ),
+                    None => {
+                        Self::of_kind(Kind::View { of: self.clone(), along }, shape, self.number())
+                    }
                 }
             }
             _ => Self::of_kind(Kind::View { of: self.clone(), along }, shape, self.number()),
@@ -238,7 +237,8 @@ impl<'e> Blocked<'e> {
                     let end = start + part.shape()[axis];
                     let at = |index: u64| along[axis].position(index);
                     let inside = |index: u64| (*start..end).contains(&at(index));
-                    let Some((from, to)) = inside_of(first, step, shape[result], *start, end) else {
+                    let Some((from, to)) = inside_of(first, step, shape[result], *start, end)
+                    else {
                         continue;
                     };
                     debug_assert!(inside(from) && inside(to - 1), "clipped to the part");
@@ -289,7 +289,7 @@ mod tests {
                 for start in 0..12_u64 {
                     for end in start..14 {
                         let inside = |at: &i64| (start as i64..end as i64).contains(at);
-                        let from = all.iter().position(|at| inside(at));
+                        let from = all.iter().position(inside);
                         let count = all.iter().filter(|at| inside(at)).count() as u64;
                         let wanted = from.map(|from| (from as u64, from as u64 + count));
                         let found = inside_of(first, step, all.len() as u64, start, end);

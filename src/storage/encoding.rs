@@ -442,7 +442,15 @@ mod tests {
         for codec in codecs() {
             assert!(encode(codec, &content).is_none(), "{codec}");
             assert!(encode(codec, &[0; PAGE_LEN]).is_none(), "{codec}");
+            let shorter = encode(codec, &[0; 2 * PAGE_LEN]).map(|stored| stored.len());
+            assert_eq!(shorter, Some(PAGE_LEN), "{codec}");
         }
+    }
+
+    #[test]
+    fn only_one_codec_is_none() {
+        assert!(Codec::default().is_none());
+        assert!(codecs().iter().all(|codec| !codec.is_none()));
     }
 
     #[test]
@@ -490,6 +498,12 @@ mod tests {
             let mut longer = stored.clone();
             longer[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
             assert!(decoded(&longer, content.len()).is_err());
+            // Lengths have 64 bits, and all of them count.
+            for byte in 8..24 {
+                let mut changed = stored.clone();
+                changed[byte] ^= 1;
+                assert!(decoded(&changed, content.len()).is_err(), "byte {byte}");
+            }
             assert!(decoded(&stored[..20], content.len()).is_err());
             assert!(decoded(&[], content.len()).is_err());
         }

@@ -387,6 +387,172 @@ mod tests {
     }
 
     #[test]
+    fn an_extent_ends_where_a_file_can_end_and_has_a_gibibyte_at_most() {
+        let ends_at = |page: u64, pages: u32, units: u32| {
+            let sums = vec![0; Extent::units_count(pages, units)].into_boxed_slice();
+            Extent::new(Place { file: 0, page }, pages, units, sums).is_some()
+        };
+        assert!(ends_at(FILE_PAGES_MAX - 4, 4, 1) && !ends_at(FILE_PAGES_MAX - 3, 4, 1));
+        assert!(ends_at(0, EXTENT_PAGES_MAX, 512) && !ends_at(0, EXTENT_PAGES_MAX + 1, 512));
+        // Of an encoded one that is said of the pages that it takes.
+        assert!(ends_at(FILE_PAGES_MAX - 3, 4, ENCODED | 3));
+        assert!(!ends_at(FILE_PAGES_MAX - 2, 4, ENCODED | 3));
+        assert_eq!(EXTENT_PAGES_MAX as usize * PAGE_LEN, 1 << 30);
+        assert_eq!(ENCODED_PAGES_MAX as usize * PAGE_LEN, 2 << 20);
+    }
+
+    #[test]
+    fn an_encoded_extent_is_shorter_than_its_content_and_lies_in_a_data_file() {
+        let place = Place { file: 1, page: 100 };
+        let made = Extent::encoded(place, 16, 5, 77).unwrap();
+        assert_eq!((made.pages(), made.stored_pages(), made.unit_pages()), (16, 5, 16));
+        assert_eq!((made.sums(), made.unit(0), made.stored_unit(0)), (&[77][..], 0..16, 0..5));
+        assert!(made.is_encoded() && made.units_of(3..9) == (0..1));
+        let again = Extent::new(place, 16, made.units_word(), Box::new([77]));
+        assert_eq!(again.as_ref(), Some(&made));
+        assert!(Extent::encoded(place, 16, 15, 0).is_some());
+        assert!(Extent::encoded(place, ENCODED_PAGES_MAX, 1, 0).is_some());
+        let refused = [(16, 16), (16, 17), (16, 0), (ENCODED_PAGES_MAX + 1, 1), (16, ENCODED + 5)];
+        for (pages, stored_pages) in refused {
+            assert!(Extent::encoded(place, pages, stored_pages, 0).is_none(), "{pages}");
+        }
+        assert!(Extent::encoded(Place { file: IN_LOG, page: 1 }, 16, 5, 0).is_none());
+        assert!(Extent::new(place, 16, ENCODED | 5, Box::new([1, 2])).is_none());
+    }
+
+    #[test]
+    fn an_extent_of_one_unit_says_its_own_length() {
+        let short = extent(0, 10, 512);
+        assert_eq!((short.unit_pages(), short.units_word()), (10, 10));
+        let long = extent(0, 1000, 512);
+        assert_eq!((long.unit_pages(), long.stored_pages()), (512, 1000));
+        assert_eq!((long.unit(1), long.stored_unit(1)), (512..1000, 512..1000));
+        assert!(!long.is_encoded());
+    }
+
+    #[test]
+    fn places_go_on_in_their_file_and_say_whether_it_is_the_log() {
+        let place = Place { file: 3, page: 7 };
+        assert_eq!(place.after(5), Place { file: 3, page: 12 });
+        assert!(!place.in_log() && Place { file: IN_LOG | 3, page: 0 }.in_log());
+        assert!(!Place { file: IN_LOG - 1, page: 0 }.in_log());
+        assert_eq!(format!("{place:?}"), "file 0x3 page 7");
+        let beyond = std::panic::catch_unwind(|| place.after(u64::MAX));
+        assert!(beyond.is_err());
+    }
+
+    #[test]
+    fn only_what_reaches_behind_the_end_of_the_log_is_ahead_of_it() {
+        let in_log =
+            |page: u64| Extent::new(Place { file: IN_LOG, page }, 4, 1, Box::new([0; 4])).unwrap();
+        let end = |file: u32, page: u64| Place { file: IN_LOG | file, page };
+        assert!(!in_log(6).is_ahead(end(0, 10)) && in_log(7).is_ahead(end(0, 10)));
+        assert!(!in_log(7).is_ahead(end(1, 2)), "in a file before");
+        assert!(!extent(7, 4, 1).is_ahead(end(0, 10)), "in a data file");
+    }
+
+    #[test]
+    fn a_source_goes_on_in_its_extent_and_knows_what_is_left_of_it() {
+        let whole = Source::whole(extent(100, 10, 4));
+        let later = whole.skipping(3);
+        assert_eq!((whole.pages_left(), later.pages_left()), (Some(10), Some(7)));
+        assert_eq!(later.place(), Some(Place { file: 1, page: 103 }));
+        assert_eq!(later.skipping(2), whole.skipping(5));
+        assert_eq!(later.extent().map(|extent| extent.pages()), Some(10));
+        assert_eq!(whole.skipping(9).pages_left(), Some(1));
+        assert!(std::panic::catch_unwind(|| whole.skipping(10)).is_err());
+        assert_eq!(Source::Hole.skipping(1 << 40), Source::Hole);
+        let hole = Source::Hole;
+        assert_eq!((hole.place(), hole.pages_left(), hole.extent()), (None, None, None));
+        let encoded = Source::whole(Extent::encoded(Place { file: 1, page: 0 }, 16, 5, 0).unwrap());
+        assert_eq!((encoded.place(), encoded.pages_left()), (None, Some(16)));
+    }
+
+    #[test]
+    fn what_follows_in_the_same_extent_continues() {
+        let (source, same) = (Source::whole(extent(0, 10, 4)), Source::whole(extent(0, 10, 4)));
+        for other in [&source, &same] {
+            assert!(source.continues(4, &other.skipping(4)));
+            assert!(source.skipping(2).continues(4, &other.skipping(6)));
+            assert!(!source.continues(3, &other.skipping(4)));
+        }
+        let another = Source::whole(extent(50, 10, 4));
+        assert!(!source.continues(4, &another.skipping(4)));
+        assert!(Source::Hole.continues(7, &Source::Hole));
+        assert!(!source.continues(10, &Source::Hole) && !Source::Hole.continues(4, &source));
+    }
+
+    #[test]
+    fn a_clipped_segment_shows_what_the_whole_one_does() {
+        let pages = PageRange::new(20, 28);
+        let segment = Segment { pages, source: Source::whole(extent(100, 10, 4)).skipping(1) };
+        let clipped = segment.clipped(PageRange::new(23, 90)).unwrap();
+        assert_eq!(clipped.pages, PageRange::new(23, 28));
+        assert_eq!(clipped.source.place(), Some(Place { file: 1, page: 104 }));
+        assert_eq!(segment.clipped(PageRange::new(28, 90)), None);
+    }
+
+    #[test]
+    fn a_trimmed_segment_keeps_the_units_it_touches_and_shows_the_same() {
+        let cut = |skip: u64, count: u64| {
+            let source = Source::whole(extent(100, 10, 4)).skipping(skip);
+            Segment { pages: PageRange::at(50, count), source }.trimmed()
+        };
+        for (skip, count, place, pages, sums) in [
+            (0, 10, 100, 10, &[0, 1, 2][..]),
+            (4, 1, 104, 4, &[1]),
+            (5, 4, 104, 6, &[1, 2]),
+            (9, 1, 108, 2, &[2]),
+            (3, 2, 100, 8, &[0, 1]),
+        ] {
+            let trimmed = cut(skip, count);
+            let extent = trimmed.source.extent().unwrap();
+            assert_eq!(trimmed.pages, PageRange::at(50, count));
+            assert_eq!(trimmed.source.place(), Some(Place { file: 1, page: 100 + skip }));
+            assert_eq!((extent.place().page, extent.pages(), extent.sums()), (place, pages, sums));
+        }
+        let hole = Segment { pages: PageRange::at(0, 3), source: Source::Hole };
+        assert_eq!(hole.trimmed(), hole);
+        let encoded = Extent::encoded(Place { file: 1, page: 8 }, 16, 5, 9).unwrap();
+        let part =
+            Segment { pages: PageRange::at(0, 2), source: Source::whole(encoded).skipping(11) };
+        assert_eq!(part.trimmed(), part, "it is decoded as one");
+    }
+
+    #[test]
+    fn each_unit_of_bytes_has_its_checksum_also_a_short_one() {
+        let bytes: Vec<u8> = (0..=250u8).cycle().take(5 * PAGE_LEN).collect();
+        let expected: Vec<u32> = bytes.chunks(2 * PAGE_LEN).map(crc32fast::hash).collect();
+        assert_eq!((sums_of(&bytes, 2).to_vec(), expected.len()), (expected, 3));
+    }
+
+    #[test]
+    fn what_is_printed_says_where_and_how_it_lies() {
+        let encoded = Extent::encoded(Place { file: 1, page: 8 }, 16, 5, 9).unwrap();
+        assert_eq!(format!("{encoded:?}"), "16 pages encoded in 5 at file 0x1 page 8");
+        let source = Source::whole(extent(0, 10, 4)).skipping(3);
+        assert_eq!(format!("{source:?}"), "10 pages at file 0x1 page 0 in units of 4 from 3");
+        assert_eq!(format!("{:?}", Source::Hole), "hole");
+    }
+
+    #[test]
+    fn only_raw_neighbours_of_whole_units_in_one_file_join() {
+        let a = extent(0, 8, 4);
+        assert!(a.joins(&extent(8, 8, 4)) && a.joins(&extent(8, 3, 3)));
+        assert!(!a.joins(&extent(8, 5, 5)), "its unit is longer");
+        assert!(!a.joins(&extent(8, 4, 2)), "it has two units of another length");
+        assert!(!extent(0, 7, 4).joins(&extent(7, 8, 4)), "the last unit is short");
+        let elsewhere = Extent::new(Place { file: 2, page: 8 }, 4, 4, Box::new([0])).unwrap();
+        assert!(!a.joins(&elsewhere));
+        let encoded = Extent::encoded(Place { file: 1, page: 8 }, 16, 4, 9).unwrap();
+        assert!(!a.joins(&encoded) && !encoded.joins(&extent(24, 16, 16)));
+        let most = extent(0, EXTENT_PAGES_MAX - 4, 4);
+        let at_end = u64::from(EXTENT_PAGES_MAX) - 4;
+        assert!(most.joins(&extent(at_end, 4, 4)));
+        assert!(!most.joins(&extent(at_end, 8, 4)), "too long");
+    }
+
+    #[test]
     fn neighbours_of_equal_units_join_and_keep_every_checksum() {
         let (a, b) = (extent(0, 256, 512), extent(256, 256, 512));
         assert!(a.joins(&b));

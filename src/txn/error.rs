@@ -55,8 +55,8 @@ pub enum TransactionError {
     /// A change that is more than metadata.
     #[error("arrays are created and resized through their handles")]
     NeedsHandle,
-    /// A removed array or group does not come back by undoing.
-    #[error("commit {tid} removed something; copy it from the commit before instead")]
+    /// A removed array does not come back by undoing.
+    #[error("commit {tid} removed an array; copy it from the commit before instead")]
     CannotUndo {
         /// The commit.
         tid: Tid,

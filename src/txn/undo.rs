@@ -8,7 +8,7 @@
 //! What a later commit changed too cannot be undone alone: that is a conflict, as if the undo had
 //! been begun before that commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::conflict::{Changes, first_conflict};
@@ -16,28 +16,36 @@ use super::error::{CommitError, TransactionError};
 use super::store::Store;
 use super::transaction::Transaction;
 use crate::storage::StorageError;
-use crate::storage::catalog::{Catalog, CatalogChange, Node, Owner};
+use crate::storage::catalog::{ArrayEntry, Catalog, CatalogChange, Node, Owner};
 use crate::storage::extent::Segment;
 use crate::storage::state::State;
-use crate::units::{ArrayId, PageSet, Tid};
+use crate::units::{ArrayId, PageRange, PageSet, Tid};
 
 /// What has to be done to undo a commit.
 pub struct Undo {
-    /// Changes of names and metadata, in order.
+    /// The shapes that arrays had before, where the commit changed them. They are given by a resize,
+    /// before anything else, so that rows that go leave no bytes behind.
+    pub shapes: Vec<(ArrayId, Arc<[u64]>)>,
+    /// Changes of names and metadata, in order, those of shapes too.
     pub changes: Vec<CatalogChange>,
     /// What pages contained before, by array.
     pub data: Vec<(ArrayId, Vec<Segment>)>,
 }
 
 impl Store {
-    /// Begins a transaction in which commit `tid` shall be undone, and says how.
+    /// Begins a transaction in which commit `tid` shall be undone, and says how. `nbytes` says how
+    /// many bytes the elements of an array have.
     ///
     /// # Errors
     ///
     /// [`CommitError::Conflict`] if a later commit changed the same,
     /// [`StorageError::Forgotten`] if the state before was packed away,
     /// [`TransactionError::CannotUndo`] if the commit removed an array.
-    pub fn begin_undo(&self, tid: Tid) -> Result<(Transaction, Undo), CommitError> {
+    pub fn begin_undo(
+        &self,
+        tid: Tid,
+        nbytes: impl Fn(&ArrayEntry) -> u64,
+    ) -> Result<(Transaction, Undo), CommitError> {
         let before = self.pin_before(tid)?;
         let mut transaction = self.begin()?;
         let head = transaction.base();
@@ -55,7 +63,14 @@ impl Store {
         let mut changes = inverse(&undone.catalog, old, tid)?;
         leave_groups_in_use(&mut changes, transaction.names(), tid);
         let after = old.apply(undone).map_err(TransactionError::from)?;
-        let ours = Changes { pages: &pages, catalog: &changes, base: &after.catalog };
+        let shapes = shapes_before(&changes, &old.catalog);
+        let mut met = pages.clone();
+        for (array, _) in &shapes {
+            if let Some(rows) = cut(*array, &after.catalog, &old.catalog, &nbytes) {
+                met.entry(*array).or_default().insert(rows);
+            }
+        }
+        let ours = Changes { pages: &met, catalog: &changes, base: &after.catalog };
         if let Some(conflict) = first_conflict(&ours, later, &transaction.names()) {
             return Err(CommitError::Conflict(conflict));
         }
@@ -72,7 +87,7 @@ impl Store {
             data.push((array, segments));
         }
         transaction.keep(before);
-        Ok((transaction, Undo { changes, data }))
+        Ok((transaction, Undo { shapes, changes, data }))
     }
 
     fn pin_before(&self, tid: Tid) -> Result<super::snapshot::Pin, TransactionError> {
@@ -84,13 +99,40 @@ impl Store {
     }
 }
 
-/// Leaves those groups alone in which later commits put something else.
+/// The shapes that arrays had before, of those whose shape `changes` touches.
+fn shapes_before(changes: &[CatalogChange], before: &Catalog) -> Vec<(ArrayId, Arc<[u64]>)> {
+    let of = |change: &CatalogChange| match change {
+        CatalogChange::Shape { array, .. } => Some(*array),
+        _ => None,
+    };
+    let arrays: BTreeSet<ArrayId> = changes.iter().filter_map(of).collect();
+    let shape = |array| Some((array, Arc::clone(&before.array_by_id(array)?.shape)));
+    arrays.into_iter().filter_map(shape).collect()
+}
+
+/// The pages whose bytes go when an array is as short again as it was `before`.
+fn cut(
+    array: ArrayId,
+    after: &Catalog,
+    before: &Catalog,
+    nbytes: impl Fn(&ArrayEntry) -> u64,
+) -> Option<PageRange> {
+    let from = nbytes(before.array_by_id(array)?);
+    let to = nbytes(after.array_by_id(array)?);
+    (from < to).then(|| PageRange::covering(from, to))
+}
+
+/// Leaves those groups alone in which later commits put something else, and those that they made
+/// again.
 fn leave_groups_in_use(changes: &mut Vec<CatalogChange>, mut catalog: Catalog, tid: Tid) {
     changes.retain(|change| {
         let is_in_use = match change {
             CatalogChange::Remove { name } => {
                 let is_group = matches!(catalog.node(name), Some(Node::Group(_)));
                 is_group && catalog.below(name).next().is_some()
+            }
+            CatalogChange::CreateGroup { name } => {
+                matches!(catalog.node(name), Some(Node::Group(_)))
             }
             _ => false,
         };
@@ -131,7 +173,19 @@ fn inverse_of(change: &CatalogChange, old: &Catalog) -> Option<Vec<CatalogChange
             let created = groups_created(name, old);
             std::iter::once(name).chain(&created).map(remove).collect()
         }
-        CatalogChange::Remove { .. } => return None,
+        CatalogChange::Remove { name } => match old.node(name)? {
+            Node::Array(_) => return None,
+            Node::Group(attributes) => {
+                let owner = Owner::Group(Arc::clone(name));
+                let attribute = |(key, value): (&Arc<str>, &Arc<str>)| CatalogChange::Attribute {
+                    owner: owner.clone(),
+                    key: Arc::clone(key),
+                    value: Some(Arc::clone(value)),
+                };
+                let again = CatalogChange::CreateGroup { name: Arc::clone(name) };
+                std::iter::once(again).chain(attributes.iter().map(attribute)).collect()
+            }
+        },
         CatalogChange::Move { from, to } => {
             let back = CatalogChange::Move { from: Arc::clone(to), to: Arc::clone(from) };
             std::iter::once(back).chain(groups_created(to, old).iter().map(remove)).collect()

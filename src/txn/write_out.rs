@@ -461,6 +461,9 @@ fn small(pages: u64) -> u32 {
 }
 
 #[cfg(test)]
+mod encoded_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::backend::{Access, Backend};
@@ -629,8 +632,9 @@ mod tests {
         let mut content = [0; 12 * PAGE_LEN];
         content[PAGE_LEN] = 1;
         content[11 * PAGE_LEN - 1] = 1;
+        content[5 * PAGE_LEN..5 * PAGE_LEN + 2].fill(1);
         committed(&store, &content);
-        assert_eq!(runs(&store), [(1, 1), (10, 1)]);
+        assert_eq!(runs(&store), [(1, 1), (5, 1), (10, 1)]);
     }
 
     #[test]

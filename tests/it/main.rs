@@ -28,4 +28,6 @@ mod model;
 #[cfg(test)]
 mod numpy_casting;
 #[cfg(test)]
+mod numpy_compute;
+#[cfg(test)]
 mod numpy_pure;

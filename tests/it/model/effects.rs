@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plain::{Plain, PlainArray};
+use super::plain::{PAGE, Plain, PlainArray};
 
 /// A change of names, with the identity that the name had.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +69,7 @@ impl Effects {
         };
         let attributes = self.attributes.keys().filter(|(identity, _)| kept(identity));
         let mut inverse = Self {
-            tags: BTreeSet::new(),
+            tags: self.tags.clone(),
             touched: self.touched.clone(),
             changed: BTreeMap::new(),
             shapes: self.shapes.iter().copied().filter(kept).collect(),
@@ -77,8 +77,44 @@ impl Effects {
             attributes: attributes.map(|key| (key.clone(), was(key))).collect(),
             names,
         };
+        for identity in inverse.shapes.clone() {
+            let (Some(from), Some(to)) = (new.by_identity(identity), old.by_identity(identity))
+            else {
+                continue;
+            };
+            inverse.reshape(identity, from, &to.shape);
+        }
         inverse.compare(new, old);
         Some(inverse)
+    }
+
+    /// Notes what it touches to give `array` another shape.
+    pub(crate) fn reshape(&mut self, identity: u64, array: &PlainArray, shape: &[u64]) {
+        if array.shape == shape {
+            return;
+        }
+        let major = array.major();
+        let grows = |(axis, (old, new)): (usize, (&u64, &u64))| Some(axis) == major || old == new;
+        let mut pairs = array.shape.iter().zip(shape).enumerate();
+        let stays = array.shape.len() == shape.len() && pairs.all(grows);
+        let mut after = array.clone();
+        after.resize(shape);
+        let (old, new) = (array.bytes.len(), after.bytes.len());
+        if old > 0 && !stays {
+            self.moved.insert(identity);
+        }
+        self.shapes.insert(identity);
+        self.touch(identity, new.min(old) / PAGE..old.div_ceil(PAGE));
+    }
+
+    /// Whether `later` wrote to rows that undoing takes away: those of `new` that `old` has not.
+    pub(crate) fn takes_rows_of(&self, later: &Self, old: &Plain, new: &Plain) -> bool {
+        self.shapes.iter().any(|&identity| {
+            let len = |plain: &Plain| plain.by_identity(identity).map_or(0, |it| it.bytes.len());
+            let cut = len(old).div_ceil(PAGE)..len(new).div_ceil(PAGE);
+            let changed = later.changed.get(&identity);
+            changed.is_some_and(|pages| pages.iter().any(|page| cut.contains(page)))
+        })
     }
 
     /// Whether nothing at all was done.
@@ -114,6 +150,7 @@ impl Effects {
             || moved(self, other)
             || moved(other, self)
             || self.attributes.keys().any(|key| other.attributes.contains_key(key))
+            || !self.tags.is_disjoint(&other.tags)
             || self.names.iter().any(|change| match change {
                 NameChange::Remove { identity, .. } => other.uses(*identity),
                 _ => false,
