@@ -58,7 +58,83 @@ def svd(rows, columns):
     return lambda: np.linalg.svd(a, full_matrices=False)
 
 
-CASES = {case.__name__: case for case in (gemm, qr, svd)}
+def tasks(shape, count):
+    """So many tasks that do nothing, by dask's threaded scheduler, the graph included."""
+    import dask.threaded
+
+    count = int(count)
+    leaves = (count + 1) // 2
+
+    def nothing(*_):
+        return None
+
+    def inputs(number):
+        if shape == "chain":
+            return [number - 1] if number else []
+        if shape == "tree" and number >= leaves:
+            return [2 * (number - leaves), 2 * (number - leaves) + 1]
+        return []
+
+    def turn():
+        graph = {number: (nothing, *inputs(number)) for number in range(count)}
+        wanted = list(range(count)) if shape == "star" else [count - 1]
+        dask.threaded.get(graph, wanted)
+
+    return turn
+
+
+def dask_matmul(directory, n):
+    """The product of two matrices in files, into a file, by dask in threads over NumPy."""
+    import dask.array as da
+    import numpy as np
+
+    n = int(n)
+    paths = [Path(directory) / f"dask-{name}" for name in "abc"]
+    matrices = [np.memmap(path, "f8", "w+", shape=(n, n)) for path in paths]
+    for seed, matrix in enumerate(matrices[:2], 1):
+        matrix[:] = np.random.default_rng(seed).random((n, n)) - 0.5
+        matrix.flush()
+    chunks = (min(n, 2000), min(n, 2000))
+    a, b = (da.from_array(matrix, chunks=chunks) for matrix in matrices[:2])
+    return lambda: da.store(a @ b, matrices[2], lock=False, scheduler="threads")
+
+
+def dask_differences(directory, steps):
+    """The mean of every fourth field less that of every fourth other, by dask over zarr."""
+    import dask.array as da
+    import numpy as np
+    import zarr
+
+    steps, shape = int(steps), (721, 1440)
+    path = str(Path(directory) / "dask-fields.zarr")
+    array = zarr.create_array(
+        path, shape=(steps, *shape), chunks=(1, *shape), dtype="f4", compressors=None
+    )
+    for step in range(steps):
+        array[step] = np.random.default_rng(step).random(shape, dtype="f4")
+    t2m = da.from_zarr(path)
+    return lambda: (t2m[::4].mean(axis=0) - t2m[2::4].mean(axis=0)).compute(scheduler="threads")
+
+
+def dask_svd(directory, rows, columns):
+    """The thin singular value decomposition of a tall matrix in a file, by dask in threads."""
+    import dask
+    import dask.array as da
+    import numpy as np
+
+    rows, columns = int(rows), int(columns)
+    path = Path(directory) / "dask-tall"
+    matrix = np.memmap(path, "f8", "w+", shape=(rows, columns))
+    matrix[:] = np.random.default_rng(1).random((rows, columns)) - 0.5
+    matrix.flush()
+    a = da.from_array(matrix, chunks=(max(rows // 4, columns), columns))
+    return lambda: dask.compute(*da.linalg.svd(a), scheduler="threads")
+
+
+CASES = {
+    case.__name__: case
+    for case in (gemm, qr, svd, tasks, dask_matmul, dask_differences, dask_svd)
+}
 
 
 def serve(turn):

@@ -10,13 +10,16 @@
 //! 2. The result is one commit, or nothing was changed.
 
 use std::fmt::Display;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 use zbigarray::array::Bool;
-use zbigarray::compute::{Block, Blocked, Cancel, ComputeError, Number, RunOptions};
+use zbigarray::compute::{
+    Block, Blocked, Cancel, ComputeError, Number, Progress as Counters, RunOptions,
+};
 use zbigarray::{ArrayOptions, DynArray, Store, Transaction};
 
 use super::error::Error;
@@ -28,6 +31,9 @@ use super::output::{self, Output};
 use super::progress::Progress;
 use super::values::Size;
 use super::{At, Note, StorePath};
+
+/// How often the bar moves and Ctrl-C is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Results with more elements than this are not shown.
 const SHOWN_MAX: u64 = 10_000;
@@ -95,14 +101,18 @@ impl Compute {
         let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
         let interrupt = Interrupt::install();
         let options = self.options();
-        let cancel = options.cancel.clone();
-        watched(&interrupt, cancel, || {
+        let what = self.into.as_deref().unwrap_or("compute");
+        let progress = Progress::of_tasks(output, what);
+        watched(&interrupt, &progress, &options, || {
             let result = self.meaning(&formula, &arrays, &transaction, &options)?;
             if self.explain {
                 return explained(&result, &arrays, output);
             }
             match &self.into {
-                Some(name) => self.store_result(&store, name, &result, &options, output),
+                Some(name) => {
+                    let message = self.stored(&store, name, &result, &options, &progress)?;
+                    output.done(&message.0, message.1)
+                }
                 None => shown(&result, &options, output),
             }
         })
@@ -114,6 +124,7 @@ impl Compute {
             threads: self.threads.map_or(0, usize::from),
             memory_bytes: memory,
             cancel: Some(Cancel::default()),
+            progress: Some(Counters::default()),
             ..RunOptions::default()
         }
     }
@@ -132,15 +143,14 @@ impl Compute {
     }
 
     /// Keeps invariant 2.
-    fn store_result(
+    fn stored(
         &self,
         store: &Store,
         name: &str,
         result: &Blocked<'_>,
         options: &RunOptions,
-        output: Output,
-    ) -> Result<(), Error> {
-        let progress = Progress::new(output, name, result.nbytes());
+        progress: &Progress,
+    ) -> Result<(Value, String), Error> {
         let transaction = store.begin()?;
         let dtype = result.number().dtype();
         let array_options = ArrayOptions::new();
@@ -151,7 +161,6 @@ impl Compute {
         let note = self.note.or(|| format!("compute {}", self.expression));
         let tid = transaction.commit_with_note(&note)?;
         let seconds = progress.seconds();
-        drop(progress);
         let json = json!({
             "name": name, "dtype": dtype, "shape": result.shape(), "bytes": result.nbytes(),
             "commit": tid.0, "tasks": report.tasks, "peak_bytes": report.peak_bytes,
@@ -166,23 +175,28 @@ impl Compute {
             output::plural(report.tasks, "task"),
             output::size(report.peak_bytes),
         );
-        output.done(&json, message)
+        Ok((json, message))
     }
 }
 
-/// Runs `work`; Ctrl-C meanwhile ends it.
+/// Runs `work`, and shows meanwhile how far it is; Ctrl-C ends it.
 fn watched(
     interrupt: &Interrupt,
-    cancel: Option<Cancel>,
+    progress: &Progress,
+    options: &RunOptions,
     work: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let pause = Duration::from_millis(100);
-            while ended.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                if let (true, Some(cancel)) = (interrupt.is_asked(), &cancel) {
+            while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if let (true, Some(cancel)) = (interrupt.is_asked(), &options.cancel) {
                     cancel.cancel();
+                }
+                if let Some(counters) = &options.progress {
+                    let now = counters.now();
+                    progress.set(now.tasks_done, now.tasks);
+                    progress.message(format!("{} in memory", output::size(now.live_bytes)));
                 }
             }
         });

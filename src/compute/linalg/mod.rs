@@ -94,6 +94,11 @@ fn part<'e>(a: &Blocked<'e>, region: &Region) -> Result<Blocked<'e>, ComputeErro
     a.viewed(region.start.iter().enumerate().map(step).collect(), &region.len)
 }
 
+/// All positions of an array of `shape`.
+fn whole(shape: &[u64]) -> Region {
+    Region { start: vec![0; shape.len()], len: shape.to_vec() }
+}
+
 /// Positions `start..start + len` of a matrix.
 fn region(start: [u64; 2], len: [u64; 2]) -> Region {
     Region { start: start.to_vec(), len: len.to_vec() }

@@ -10,7 +10,7 @@
 //! Tiles are read inside the task, one pair at a time. Where the result has few blocks, the tiles
 //! along `k` are shared out among several tasks and their results added in the order of a tree.
 
-use super::{bytes_of, ordered, refused};
+use super::{bytes_of, ordered, refused, whole};
 use crate::array::Bool;
 use crate::compute::block::{Block, Data, Numeric, with_number};
 use crate::compute::dense::{Matrix, multiply_add};
@@ -220,7 +220,7 @@ fn contracted<'e>(
     Blocked::from_tasks(&shape, number, &block, {
         move |position| {
             let region = grid.region(position);
-            let tiles: Vec<Region> = Region::whole(&k).tiles(&cut.k).collect();
+            let tiles: Vec<Region> = whole(&k).tiles(&cut.k).collect();
             let pairs = tiles.iter().flat_map(|tile| {
                 let of_a = joined(&[&parts(&region, 0, axes.batch + m_axes), tile]);
                 let batch = parts(&region, 0, axes.batch);

@@ -8,14 +8,14 @@
 //!
 //! A block needs blocks of its own row and of one row above only, which come before it in C order.
 
-use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region};
+use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region, whole};
 use super::with_field;
 use crate::compute::block::{Block, Data};
 use crate::compute::dense::{self, Field, Matrix, factor_scratch};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
 use crate::compute::number::Number;
 use crate::compute::recipe::{Argument, Input, Recipe};
-use crate::compute::region::{Grid, Region, to_usize};
+use crate::compute::region::{Grid, to_usize};
 use crate::compute::trouble::ComputeError;
 
 pub use dense::Triangle;
@@ -267,7 +267,7 @@ pub fn solve<'e>(
     Blocked::from_tasks(b.shape(), number, b.shape(), {
         let (a, b) = (a.clone(), b.clone());
         move |_| {
-        let whole = |of: &Blocked<'e>| Input::Part(of.clone(), Region::whole(of.shape()));
+        let all = |of: &Blocked<'e>| Input::Part(of.clone(), whole(of.shape()));
         let lens: Vec<usize> = shape.iter().map(|&len| to_usize(len)).collect();
         let work = move |arguments: &[Argument<'_, 'e>]| {
             with_field!(number, T => {
@@ -283,7 +283,7 @@ pub fn solve<'e>(
         };
         let bytes = bytes_of(number, &shape);
         let scratch = factor_scratch(side * side, number.itemsize() as u64);
-        let inputs = vec![whole(&a), whole(&b)];
+        let inputs = vec![all(&a), all(&b)];
         Ok(Recipe::new("solve", inputs, bytes, work).with_scratch(scratch + bytes))
         }
     })

@@ -17,7 +17,7 @@
 
 use super::product::matmul;
 use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, part, refused, region};
-use super::with_field;
+use super::{whole, with_field};
 use crate::compute::block::Block;
 use crate::compute::dense::{self, Field, Matrix, factor_scratch};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
@@ -198,7 +198,7 @@ impl<'e> Tall<'e> {
             let above = Input::Part(top.clone(), leaf.of_top(columns));
             let mut inputs = vec![own, above];
             if let Some(inner) = &inner {
-                inputs.push(Input::Part(inner.clone(), Region::whole(inner.shape())));
+                inputs.push(Input::Part(inner.clone(), whole(inner.shape())));
             }
             let bytes = bytes_of(number, &[leaf.rows, columns]);
             let work = move |arguments: &[Argument<'_, 'e>]| {
@@ -355,7 +355,7 @@ fn decomposed<'e>(
     let shape = [2 * side + 1, side];
     let r = r.clone();
     Blocked::from_tasks(&shape, number, &shape, move |_| {
-        let input = Input::Part(r.clone(), Region::whole(r.shape()));
+        let input = Input::Part(r.clone(), whole(r.shape()));
         let work = move |arguments: &[Argument<'_, 'e>]| {
             with_field!(number, T => {
                 let data = arguments[0].data()?;

@@ -60,14 +60,13 @@ fn tensordot_sums_over_any_axes_in_any_order() {
 
 #[test]
 fn matmul_broadcasts_batches_and_leaves_out_the_axes_of_vectors() {
-    let (a, b) = (numbers(&[2, 1, 3, 4]), numbers(&[5, 4, 2]));
+    let (a, b, vector) = (numbers(&[2, 1, 3, 4]), numbers(&[5, 4, 2]), numbers(&[4]));
     let (x, y) = (in_blocks(&a, &[1, 1, 3, 2]), in_blocks(&b, &[2, 4, 2]));
     let found = computed(&matmul(&x, &y).unwrap());
     let wanted = Array::from_shape_fn(IxDyn(&[2, 5, 3, 2]), |at| {
         (0..4).map(|k| a[[at[0], 0, at[2], k]] * b[[at[1], k, at[3]]]).sum()
     });
     near(&found, &wanted);
-    let vector = numbers(&[4]);
     let v = Blocked::from_memory(&vector).unwrap();
     assert_eq!(matmul(&x, &v).unwrap().shape(), [2, 1, 3]);
     assert_eq!(matmul(&v, &y).unwrap().shape(), [5, 2]);
@@ -114,7 +113,7 @@ fn products_of_integers_wrap_and_those_of_truth_values_are_or_of_and() {
 fn a_product_of_no_terms_is_zero() {
     let (a, b) = (numbers(&[3, 0]), numbers(&[0, 2]));
     let found = matmul(&Blocked::from_memory(&a).unwrap(), &Blocked::from_memory(&b).unwrap());
-    assert_eq!(computed(&found.unwrap()), ArrayD::zeros(IxDyn(&[3, 2])));
+    assert_eq!(computed(&found.unwrap()), ArrayD::<f64>::zeros(IxDyn(&[3, 2])));
 }
 
 #[test]
@@ -183,15 +182,14 @@ fn positive(side: usize) -> Array2<f64> {
 #[test]
 fn a_positive_matrix_is_factored_and_solved_by_blocks() {
     for side in [1, 10, 1500] {
-        let a = positive(side).into_dyn();
+        let (a, solution) = (positive(side).into_dyn(), matrix(side, 2));
+        let b = matrix_of(&a).dot(&solution).into_dyn();
         let x = Blocked::from_memory(&a).unwrap();
         let lower = cholesky(&x).unwrap();
         if side <= 10 {
             let lower = computed_matrix(&lower);
             near(&lower.dot(&lower.t()), &matrix_of(&a));
         }
-        let solution = matrix(side, 2);
-        let b = matrix_of(&a).dot(&solution).into_dyn();
         let y = Blocked::from_memory(&b).unwrap();
         near(&computed_matrix(&solve(&x, &y, Assume::Positive).unwrap()), &solution);
     }
@@ -200,10 +198,10 @@ fn a_positive_matrix_is_factored_and_solved_by_blocks() {
 #[test]
 fn a_general_system_is_solved_for_vectors_and_matrices() {
     let a = (matrix(30, 30) + Array2::<f64>::eye(30) * 3.0).into_dyn();
-    let x = Blocked::from_memory(&a).unwrap();
     let solution = numbers(&[30]);
     let vector = solution.clone().into_dimensionality::<ndarray::Ix1>().unwrap();
     let b = matrix_of(&a).dot(&vector).into_dyn();
+    let x = Blocked::from_memory(&a).unwrap();
     let y = Blocked::from_memory(&b).unwrap();
     near(&computed(&solve(&x, &y, Assume::General).unwrap()), &solution);
     assert!(solve(&x, &x.slice("0:3").unwrap(), Assume::General).is_err());
