@@ -145,8 +145,10 @@ fn against(
     Ok(())
 }
 
-fn options(threads: usize) -> RunOptions {
-    RunOptions { threads, memory_bytes: Some(BUDGET_BYTES), ..RunOptions::default() }
+/// The factors of a decomposition are larger than the budget of the others.
+fn options(what: &str, threads: usize) -> RunOptions {
+    let bytes = if what == "decomposition" { 4 * BUDGET_BYTES } else { BUDGET_BYTES };
+    RunOptions { threads, memory_bytes: Some(bytes), ..RunOptions::default() }
 }
 
 fn numbers(seed: u64, count: usize) -> Vec<f64> {
@@ -229,7 +231,7 @@ fn computed(what: &str, directory: &Path, threads: usize) -> Outcome<()> {
         let dtype = result.number().dtype();
         let plain = zbigarray::ArrayOptions::new();
         let mut target = DynArray::create(&transaction, name, &dtype, result.shape(), &plain)?;
-        result.store_into(&mut target, &options(threads))?;
+        result.store_into(&mut target, &options(what, threads))?;
         Ok(())
     };
     match what {

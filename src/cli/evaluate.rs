@@ -73,6 +73,17 @@ fn collect(
         }
         return Ok(());
     }
+    if let Kind::Call(function, plain, _) = &formula.kind
+        && let Some(path) = named_array(function, plain)
+    {
+        if !is_array(catalog, path) {
+            return Err(FormulaError::new(nearest(path, catalog), plain[0].at.clone()));
+        }
+        if !found.iter().any(|name| name == path) {
+            found.push(path.to_owned());
+        }
+        return Ok(());
+    }
     let mut below = |part: &Formula| collect(part, catalog, found);
     match &formula.kind {
         Kind::Name(_) => Err(unknown(formula, catalog)),
@@ -87,12 +98,6 @@ fn collect(
         }
         Kind::Slice(parts) => parts.iter().flatten().try_for_each(|part| below(part)),
         Kind::Call(function, plain, named) => {
-            if let Some(path) = named_array(function, plain) {
-                if !is_array(catalog, path) {
-                    return Err(FormulaError::new(nearest(path, catalog), plain[0].at.clone()));
-                }
-                return Ok(());
-            }
             if let (Kind::Attribute(of, _), false) = (&function.kind, is_function(function, catalog))
             {
                 below(of)?;
@@ -108,23 +113,9 @@ fn collect(
         Kind::Sequence(all) => all.iter().try_for_each(below),
         _ => Ok(()),
     }
-    .and_then(|()| match named_array_of(formula) {
-        Some(path) if !found.iter().any(|name| name == path) => {
-            found.push(path.to_owned());
-            Ok(())
-        }
-        _ => Ok(()),
-    })
 }
 
 /// The path in `a('climate/t2m')`.
-fn named_array_of(formula: &Formula) -> Option<&str> {
-    match &formula.kind {
-        Kind::Call(function, plain, _) => named_array(function, plain),
-        _ => None,
-    }
-}
-
 fn named_array<'f>(function: &Formula, plain: &'f [Formula]) -> Option<&'f str> {
     match (&function.kind, plain) {
         (Kind::Name(name), [Formula { kind: Kind::Text(path), .. }]) if name == "a" => Some(path),
@@ -254,7 +245,7 @@ impl<'e> World<'e> {
                 let named = named.iter().map(|(name, value)| {
                     Ok((name.clone(), below(value)?, value.at.clone()))
                 });
-                functions::call(name, given, named.collect::<Result<_, _>>()?, &formula.at)
+                functions::call(name, given, named.collect::<Result<_, FormulaError>>()?, &formula.at)
             }
             Kind::Ellipsis | Kind::Slice(_) => {
                 Err(refused(ComputeError::Value {

@@ -159,7 +159,9 @@ fn formula(tree: &Expr, depth: usize) -> Result<Formula, FormulaError> {
         return Err(FormulaError::new(what, at));
     };
     let below = |tree: &Expr| formula(tree, depth).map(Box::new);
-    let all = |trees: &[Expr]| trees.iter().map(|tree| formula(tree, depth)).collect();
+    let all = |trees: &[Expr]| {
+        trees.iter().map(|tree| formula(tree, depth)).collect::<Result<Vec<_>, FormulaError>>()
+    };
     let kind = match tree {
         Expr::NoneLiteral(_) => Kind::None,
         Expr::EllipsisLiteral(_) => Kind::Ellipsis,
