@@ -35,6 +35,7 @@ pub mod element;
 mod error;
 pub mod index;
 pub mod layout;
+mod linear;
 mod literal;
 pub mod npy;
 mod options;

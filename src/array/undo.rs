@@ -155,7 +155,7 @@ mod tests {
         (store, grown)
     }
 
-    /// Found by the model: the rows were out of sight but there, and came back with the next growth.
+    /// Found by the model: the rows were out of sight but there, and came with the next growth.
     #[test]
     fn who_writes_to_rows_that_an_undoing_takes_away_is_refused() {
         let dir = tempfile::tempdir().unwrap();

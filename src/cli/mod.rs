@@ -33,6 +33,8 @@ mod import;
 mod interrupt;
 mod list;
 mod measure;
+mod mount;
+mod mount_options;
 mod names;
 mod npz;
 mod output;
@@ -101,6 +103,8 @@ enum Command {
     Resize(names::Resize),
     Tag(names::Tag),
     Undo(names::Undo),
+    Mount(mount_options::MountOptions),
+    Umount(mount_options::UmountOptions),
     Check(check::Check),
     Pack(check::Pack),
     Bench(bench::Bench),
@@ -233,6 +237,8 @@ impl Command {
             Self::Resize(command) => command.run(output),
             Self::Tag(command) => command.run(output),
             Self::Undo(command) => command.run(output),
+            Self::Mount(options) => mount::mount(&options),
+            Self::Umount(options) => mount::unmount(&options),
             Self::Check(command) => command.run(output),
             Self::Pack(command) => command.run(output),
             Self::Bench(command) => command.run(output),

@@ -69,6 +69,11 @@ impl<'g, 'e> Lowering<'g, 'e> {
             [argument] => argument.block(),
             _ => Err(ComputeError::Mistake("a block of more than one part")),
         });
+        let mut missing = Vec::new();
+        self.missing(node, number, &recipe, &mut missing)?;
+        for (of, block) in missing {
+            self.made(&of, block)?;
+        }
         let task = self.recipe(node, recipe)?;
         self.done.insert(key, task);
         self.known.push(node.clone());
@@ -77,9 +82,9 @@ impl<'g, 'e> Lowering<'g, 'e> {
 
     /// The task of a block of an expression that is made by tasks.
     fn made(&mut self, node: &Blocked<'e>, number: u64) -> Result<TaskId, ComputeError> {
-        // Blocks before it of the same array come first, without recursion: chains are long.
-        let mut left = vec![number];
-        while let Some(&number) = left.last() {
+        // What it needs comes first, without recursion: chains of blocks and of sums are long.
+        let mut left = vec![(node.clone(), number)];
+        while let Some((node, number)) = left.last().cloned() {
             let key = (node.identity(), number);
             if self.done.contains_key(&key) {
                 left.pop();
@@ -89,26 +94,51 @@ impl<'g, 'e> Lowering<'g, 'e> {
                 return Err(ComputeError::Mistake("an expression without tasks"));
             };
             let recipe = tasks(&node.0.grid.position(number))?;
-            let earlier = recipe.inputs.iter().filter_map(|input| match input {
-                Input::Earlier(position) => Some(node.0.grid.number(position)),
-                _ => None,
-            });
-            let missing: Vec<u64> = earlier
-                .filter(|number| !self.done.contains_key(&(node.identity(), *number)))
-                .collect();
-            if missing.iter().any(|&missing| missing >= number) {
-                return Err(ComputeError::Mistake("a block that needs a later one"));
-            }
-            if !missing.is_empty() {
-                left.extend(missing);
+            let before = left.len();
+            self.missing(&node, number, &recipe, &mut left)?;
+            if left.len() > before {
                 continue;
             }
-            let task = self.recipe(node, recipe)?;
+            let task = self.recipe(&node, recipe)?;
             self.done.insert(key, task);
-            self.known.push(node.clone());
+            self.known.push(node);
+            left.pop();
         }
         let made = self.done.get(&(node.identity(), number)).copied();
         made.ok_or(ComputeError::Mistake("a block without a task"))
+    }
+
+    /// Adds the blocks made by tasks that a recipe needs and that have none yet.
+    fn missing(
+        &self,
+        node: &Blocked<'e>,
+        number: u64,
+        recipe: &Recipe<'e>,
+        missing: &mut Needed<'e>,
+    ) -> Result<(), ComputeError> {
+        for input in &recipe.inputs {
+            match input {
+                Input::Part(part, region) => {
+                    let mut needed = Vec::new();
+                    needs(part, region, &mut needed)?;
+                    let is_new = |(of, at): &(Blocked<'e>, u64)| {
+                        !self.done.contains_key(&(of.identity(), *at))
+                    };
+                    missing.extend(needed.into_iter().filter(is_new));
+                }
+                Input::Task(before) => self.missing(node, number, before, missing)?,
+                Input::Earlier(position) => {
+                    let earlier = node.0.grid.number(position);
+                    if earlier >= number {
+                        return Err(ComputeError::Mistake("a block that needs a later one"));
+                    }
+                    if !self.done.contains_key(&(node.identity(), earlier)) {
+                        missing.push((node.clone(), earlier));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A task of this recipe, of the array `owner`.

@@ -12,7 +12,8 @@
 //!
 //! 1. Nodes never change, and a node's parts were there before it: expressions have no cycles.
 //! 2. A shape has at most 32 axes and its bytes fit `u64`, as for arrays of the store.
-//! 3. An expression is at most [`DEPTH_MAX`] nodes deep, so that walking it needs little stack.
+//! 3. At most [`DEPTH_MAX`] nodes lie on top of each other without tasks between them, and
+//!    [`STEPS_MAX`] with them, so that evaluating and dropping an expression needs little stack.
 
 use std::sync::Arc;
 
@@ -25,8 +26,11 @@ use super::ufunc::{Binary, Unary};
 use super::view::Along;
 use crate::array::{DynArray, Order, ShapeError, shape};
 
-/// Deepest expression.
-pub(crate) const DEPTH_MAX: u32 = 500;
+/// Most steps on top of each other that are evaluated inside one task.
+pub(crate) const DEPTH_MAX: u32 = 100;
+
+/// Most steps on top of each other, those made by tasks included.
+pub(crate) const STEPS_MAX: u32 = 2_000;
 
 /// Bytes of a block, unless somebody chooses: enough that a task is dear compared with its start,
 /// and little enough that some for each thread fit a small budget.
@@ -43,7 +47,9 @@ pub(crate) struct Node<'e> {
     pub(crate) kind: Kind<'e>,
     /// The axis along which neighbours lie nearest, if it is not the last.
     pub(crate) fast_axis: Option<usize>,
+    /// Nodes on top of each other down to tasks, and down to the last.
     pub(crate) depth: u32,
+    pub(crate) steps: u32,
 }
 
 /// How elements come to be.
@@ -156,13 +162,18 @@ impl<'e> Blocked<'e> {
             return Err(ShapeError::TooLarge { shape, itemsize }.into());
         }
         let depth = 1 + children(&kind).map(|child| child.0.depth).max().unwrap_or(0);
-        if depth > DEPTH_MAX {
+        let mut steps = 1 + children(&kind).map(|child| child.0.steps).max().unwrap_or(0);
+        if let (Kind::Tasks(tasks), false) = (&kind, shape.contains(&0)) {
+            // All blocks are made alike.
+            steps = steps.max(1 + tasks(&vec![0; shape.len()])?.steps());
+        }
+        if depth > DEPTH_MAX || steps > STEPS_MAX {
             return Err(ComputeError::TooDeep);
         }
         let axes = fast_axes(&kind, shape.len());
         let fast_axis = axes.first().copied().filter(|&axis| axis + 1 != shape.len());
         let grid = Grid::new(shape, block);
-        Ok(Self(Arc::new(Node { grid, number, kind, fast_axis, depth })))
+        Ok(Self(Arc::new(Node { grid, number, kind, fast_axis, depth, steps })))
     }
 
     /// Length along each axis.

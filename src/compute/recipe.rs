@@ -67,6 +67,16 @@ impl<'e> Recipe<'e> {
         Self { name, inputs, bytes, scratch: 0, work: Arc::new(work) }
     }
 
+    /// Steps on top of each other below it.
+    pub(crate) fn steps(&self) -> u32 {
+        let below = self.inputs.iter().map(|input| match input {
+            Input::Part(node, _) => node.0.steps,
+            Input::Task(recipe) => recipe.steps(),
+            Input::Earlier(_) => 0,
+        });
+        below.max().unwrap_or(0)
+    }
+
     /// The same, and it takes so many bytes while it runs.
     pub(crate) fn with_scratch(mut self, bytes: u64) -> Self {
         self.scratch = bytes;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::node::DEPTH_MAX;
+use super::node::{DEPTH_MAX, STEPS_MAX};
 use super::number::Number;
 use super::run::RunError;
 use crate::array::{ArrayError, Dtype, IndexError, ShapeError};
@@ -132,7 +132,10 @@ pub enum ComputeError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// An expression of too many steps.
-    #[error("an expression is more than {} steps deep; store what it gives so far", DEPTH_MAX)]
+    #[error(
+        "an expression is more than {DEPTH_MAX} steps deep, or {STEPS_MAX} with sums and the like \
+         between them; store what it gives so far"
+    )]
     TooDeep,
     /// Something that only a mistake of this library makes.
     #[error("{0} (a mistake of this library)")]

@@ -23,7 +23,7 @@ use crate::units::{ArrayId, PageRange, PageSet, Tid};
 
 /// What has to be done to undo a commit.
 pub struct Undo {
-    /// The shapes that arrays had before, where the commit changed them. They are given by a resize,
+    /// The shapes that arrays had before, where the commit changed them. A resize gives them,
     /// before anything else, so that rows that go leave no bytes behind.
     pub shapes: Vec<(ArrayId, Arc<[u64]>)>,
     /// Changes of names and metadata, in order, those of shapes too.

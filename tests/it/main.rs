@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod appends;
 #[cfg(test)]
+mod blocked;
+#[cfg(test)]
 mod concurrent;
 #[cfg(test)]
 mod conformance;
