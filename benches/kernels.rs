@@ -1,8 +1,8 @@
 //! Which library multiplies and factors one block in memory fastest?
 //!
 //! Workload: square products of `f64` and `f32` in row-major order, and QR and the thin singular
-//! value decomposition of a tall block of `f64`. Subject: faer, one thread for each panel of rows of
-//! the result, each a kernel of its own, because a kernel in a task has one thread. Baselines:
+//! value decomposition of a tall block of `f64`. Subject: faer, one thread for each panel of rows
+//! of the result, each a kernel of its own, because a kernel in a task has one thread. Baselines:
 //! `matrixmultiply` as `ndarray` calls it, split in the same way, and NumPy over OpenBLAS, with as
 //! many threads of its own. All warm. Limit: the processor. Seeds: 1 and 2. Decision 012 is what
 //! came of it.

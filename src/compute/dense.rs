@@ -44,7 +44,10 @@ pub(crate) struct Matrix<'a, T> {
 impl<'a, T> Matrix<'a, T> {
     /// `rows` times `columns` elements in row-major order; there must be as many.
     pub(crate) fn new(elements: &'a [T], rows: usize, columns: usize) -> Self {
-        assert!(elements.len() == rows * columns, "a matrix with other elements than its shape says");
+        assert!(
+            elements.len() == rows * columns,
+            "a matrix with other elements than its shape says"
+        );
         Self { elements, rows, columns, is_transposed: false }
     }
 
@@ -101,7 +104,8 @@ pub(crate) fn qr<T: Field>(a: Matrix<'_, T>) -> (Vec<T>, Vec<T>) {
     let least = rows.min(columns);
     let block = qr_factor::recommended_block_size::<T>(rows, columns);
     let mut coefficients = Mat::zeros(block, least);
-    let need = qr_factor::qr_in_place_scratch::<T>(rows, columns, block, Par::Seq, Default::default());
+    let need =
+        qr_factor::qr_in_place_scratch::<T>(rows, columns, block, Par::Seq, Default::default());
     let mut memory = MemBuffer::new(need);
     let stack = MemStack::new(&mut memory);
     let (view, into) = (factors.as_mut(), coefficients.as_mut());
@@ -270,9 +274,7 @@ mod tests {
     }
 
     fn naive(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
-        gathered(m, n, |row, column| {
-            (0..k).map(|at| a[row * k + at] * b[at * n + column]).sum()
-        })
+        gathered(m, n, |row, column| (0..k).map(|at| a[row * k + at] * b[at * n + column]).sum())
     }
 
     fn transposed(a: &[f64], rows: usize, columns: usize) -> Vec<f64> {
@@ -335,9 +337,8 @@ mod tests {
         let found = svd(Matrix::new(&a, 4, 3)).unwrap();
         for (at, element) in a.iter().enumerate() {
             let (row, column) = (at / 3, at % 3);
-            let terms = (0..3).map(|k| {
-                found.u[row * 3 + k] * found.values[k] * found.vt[k * 3 + column]
-            });
+            let terms =
+                (0..3).map(|k| found.u[row * 3 + k] * found.values[k] * found.vt[k * 3 + column]);
             assert!((terms.sum::<Complex<f64>>() - element).norm() < 1e-12);
         }
     }

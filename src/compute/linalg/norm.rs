@@ -29,7 +29,8 @@ pub fn norm<'e>(a: &Blocked<'e>, order: Norm) -> Result<Blocked<'e>, ComputeErro
     if order == Norm::Frobenius || (is_vector && order == Norm::Two) {
         // The real parts of z * conj(z) cannot overflow earlier than the sum of squares does.
         let sizes = a.absolute()?;
-        let sizes = if sizes.number().is_float() { sizes } else { sizes.astype(sizes.number().float())? };
+        let sizes =
+            if sizes.number().is_float() { sizes } else { sizes.astype(sizes.number().float())? };
         return sizes.square()?.sum(Axes::all())?.sqrt();
     }
     if is_vector {

@@ -146,9 +146,8 @@ fn axes_of(
 /// The shape that both can be stretched to.
 fn broadcast(a: &[u64], b: &[u64]) -> Option<Vec<u64>> {
     let ndim = a.len().max(b.len());
-    let length = |of: &[u64], axis: usize| {
-        (axis + of.len()).checked_sub(ndim).map_or(1, |axis| of[axis])
-    };
+    let length =
+        |of: &[u64], axis: usize| (axis + of.len()).checked_sub(ndim).map_or(1, |axis| of[axis]);
     (0..ndim)
         .map(|axis| match (length(a, axis), length(b, axis)) {
             (one, other) if one == other => Some(one),
@@ -261,9 +260,8 @@ impl Cut {
     fn new(batch: &[u64], m: &[u64], k: &[u64], n: &[u64], number: Number) -> Self {
         let area = PRODUCT_BYTES / number.itemsize() as u64;
         let side = area.isqrt();
-        let last_first = |shape: &[u64], elements| {
-            block_of(shape, (0..shape.len()).rev(), elements)
-        };
+        let last_first =
+            |shape: &[u64], elements| block_of(shape, (0..shape.len()).rev(), elements);
         let count = |block: &[u64]| block.iter().product::<u64>().max(1);
         let (m_block, n_block) = (last_first(m, side), last_first(n, side));
         let longest = count(&m_block).max(count(&n_block));

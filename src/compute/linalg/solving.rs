@@ -8,8 +8,8 @@
 //!
 //! A block needs blocks of its own row and of one row above only, which come before it in C order.
 
-use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region, whole};
 use super::with_field;
+use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region, whole};
 use crate::compute::block::{Block, Data};
 use crate::compute::dense::{self, Field, Matrix, factor_scratch};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
@@ -180,7 +180,9 @@ pub fn solve_triangular<'e>(
             let height = lens[0];
             lens[0] = to_usize(rows);
             let work = move |arguments: &[Argument<'_, 'e>]| {
-                with_field!(number, T => solved_block::<T>(arguments, triangle, height, &lens))
+                with_field!(number, T => {
+                    solved_block::<T>(arguments, triangle, height, &lens)
+                })
             };
             let bytes = bytes_of(number, &[rows, own.len.get(1).copied().unwrap_or(1)]);
             let scratch = bytes + bytes_of(number, &[rows, rows]);
@@ -246,8 +248,8 @@ fn solved_block<T: Field>(
 ///
 /// # Errors
 ///
-/// [`ComputeError::Argument`] if `a` is not square or `b` has other rows. A matrix that is singular,
-/// or not positive definite though that was assumed, is an error when it is computed.
+/// [`ComputeError::Argument`] if `a` is not square or `b` has other rows. A matrix that is
+/// singular, or not positive definite though that was assumed, is an error when it is computed.
 pub fn solve<'e>(
     a: &Blocked<'e>,
     b: &Blocked<'e>,
@@ -267,24 +269,24 @@ pub fn solve<'e>(
     Blocked::from_tasks(b.shape(), number, b.shape(), {
         let (a, b) = (a.clone(), b.clone());
         move |_| {
-        let all = |of: &Blocked<'e>| Input::Part(of.clone(), whole(of.shape()));
-        let lens: Vec<usize> = shape.iter().map(|&len| to_usize(len)).collect();
-        let work = move |arguments: &[Argument<'_, 'e>]| {
-            with_field!(number, T => {
-                let mut x = arguments[1].data()?.into_elements::<T>()?.into_owned();
-                let columns = lens.get(1).copied().unwrap_or(1);
-                let matrix = arguments[0].data()?;
-                let matrix = Matrix::new(matrix.elements::<T>()?, lens[0], lens[0]);
-                let why = "the matrix is singular";
-                let singular = ComputeError::Value { operation: "solve", why };
-                dense::solve(matrix, &mut x, columns).ok_or(singular)?;
-                Block::new(&lens, Data::owned::<T>(x))
-            })
-        };
-        let bytes = bytes_of(number, &shape);
-        let scratch = factor_scratch(side * side, number.itemsize() as u64);
-        let inputs = vec![all(&a), all(&b)];
-        Ok(Recipe::new("solve", inputs, bytes, work).with_scratch(scratch + bytes))
+            let all = |of: &Blocked<'e>| Input::Part(of.clone(), whole(of.shape()));
+            let lens: Vec<usize> = shape.iter().map(|&len| to_usize(len)).collect();
+            let work = move |arguments: &[Argument<'_, 'e>]| {
+                with_field!(number, T => {
+                    let mut x = arguments[1].data()?.into_elements::<T>()?.into_owned();
+                    let columns = lens.get(1).copied().unwrap_or(1);
+                    let matrix = arguments[0].data()?;
+                    let matrix = Matrix::new(matrix.elements::<T>()?, lens[0], lens[0]);
+                    let why = "the matrix is singular";
+                    let singular = ComputeError::Value { operation: "solve", why };
+                    dense::solve(matrix, &mut x, columns).ok_or(singular)?;
+                    Block::new(&lens, Data::owned::<T>(x))
+                })
+            };
+            let bytes = bytes_of(number, &shape);
+            let scratch = factor_scratch(side * side, number.itemsize() as u64);
+            let inputs = vec![all(&a), all(&b)];
+            Ok(Recipe::new("solve", inputs, bytes, work).with_scratch(scratch + bytes))
         }
     })
 }

@@ -173,11 +173,17 @@ impl<'e> Tall<'e> {
             return Err(refused(operation, a, "it has more columns than rows"));
         }
         let a = as_field(a)?;
-        let number = a.number();
-        let of_block = BLOCK_BYTES / bytes_of(number, &[columns.max(1)]);
+        let of_block = BLOCK_BYTES / bytes_of(a.number(), &[columns.max(1)]);
         // Invariant 1.
         let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN)).clamp(1, rows.max(1));
-        let leaves = leaves(&a, leaf)?;
+        Self::in_leaves(&a, leaf)
+    }
+
+    /// Cut into leaves of so many rows, not fewer than there are columns.
+    fn in_leaves(a: &Blocked<'e>, leaf: u64) -> Result<Self, ComputeError> {
+        let [rows, columns] = matrix_shape("qr", a)?;
+        let number = a.number();
+        let leaves = leaves(a, leaf)?;
         let parts = Leaf::all(rows, columns, leaf);
         let top = top(&leaves, &parts, columns)?;
         Ok(Self { rows, columns, leaf, number, leaves, top })
@@ -202,7 +208,9 @@ impl<'e> Tall<'e> {
             }
             let bytes = bytes_of(number, &[leaf.rows, columns]);
             let work = move |arguments: &[Argument<'_, 'e>]| {
-                with_field!(number, T => product_of_all::<T>(arguments, columns))
+                with_field!(number, T => {
+                    product_of_all::<T>(arguments, columns)
+                })
             };
             Ok(Recipe::new("q", inputs, bytes, work).with_scratch(bytes))
         })
@@ -347,11 +355,7 @@ fn product_of_all<T: Field>(
 }
 
 /// The decomposition of a square matrix in memory as one block: `u`, the values, `vt`.
-fn decomposed<'e>(
-    r: &Blocked<'e>,
-    number: Number,
-    side: u64,
-) -> Result<Blocked<'e>, ComputeError> {
+fn decomposed<'e>(r: &Blocked<'e>, number: Number, side: u64) -> Result<Blocked<'e>, ComputeError> {
     let shape = [2 * side + 1, side];
     let r = r.clone();
     Blocked::from_tasks(&shape, number, &shape, move |_| {
@@ -388,6 +392,28 @@ mod tests {
             assert_eq!(parts.iter().map(|part| part.rows).sum::<u64>(), rows);
             let low = parts.iter().filter(|part| part.least < columns).count();
             assert!(low <= 1, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn several_leaves_give_one_q_and_one_r() {
+        // The last leaf has as many rows as the others, fewer, and fewer than columns.
+        for rows in [48, 45, 35] {
+            let a = ndarray::Array2::from_shape_fn((rows, 4), |(row, column)| {
+                deviate(5, { (row * 4 + column) as u64 })
+            });
+            let tall = Tall::in_leaves(&Blocked::from_memory(&a).unwrap(), 16).unwrap();
+            let options = crate::compute::RunOptions::default();
+            let whole = |part: Blocked<'_>| {
+                let found = part.compute::<f64>(&options).unwrap();
+                found.into_dimensionality::<ndarray::Ix2>().unwrap()
+            };
+            let (q, r) = (whole(tall.q(None).unwrap()), whole(tall.r().unwrap()));
+            let far = |one: ndarray::Array2<f64>, other: &ndarray::Array2<f64>| {
+                (one - other).iter().fold(0.0_f64, |far, value| far.max(value.abs()))
+            };
+            assert!(far(q.dot(&r), &a) < 1e-12, "{rows}");
+            assert!(far(q.t().dot(&q), &ndarray::Array2::eye(4)) < 1e-12, "{rows}");
         }
     }
 
