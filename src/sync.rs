@@ -71,8 +71,11 @@ mod condvar {
     }
 }
 
-/// Atomics for what belongs to the process (invariant 2).
-pub(crate) use std::sync::atomic as process;
+/// Atomics and locks for what belongs to the process (invariant 2).
+pub(crate) mod process {
+    pub(crate) use parking_lot::Mutex;
+    pub(crate) use std::sync::atomic::*;
+}
 
 #[cfg(shuttle)]
 mod scheduled {

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use ndarray::{Array1, Ix1};
 use tempfile::TempDir;
-use zbigarray::{CreateOptions, OpenOptions, Store};
+use zbigarray::{ArrayOptions, CreateOptions, OpenOptions, Store};
 
 static PROCESS: Mutex<()> = Mutex::new(());
 
@@ -110,14 +110,14 @@ const LIMIT_BYTES: u64 = 144 << 20;
 const PARTS: u64 = 24;
 const PART: u64 = 2 << 20;
 
-/// A new control group with that limit; `None`, said on the way, where there can be none.
-fn group(name: &str) -> Option<PathBuf> {
+/// A new control group with a limit of memory; `None`, said on the way, where there can be none.
+fn group(name: &str, limit_bytes: u64) -> Option<PathBuf> {
     let limits =
         [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
     for (root, limit) in limits {
         let group = Path::new(root).join(name);
         if std::fs::create_dir(&group).is_ok() {
-            if std::fs::write(group.join(limit), LIMIT_BYTES.to_string()).is_ok() {
+            if std::fs::write(group.join(limit), limit_bytes.to_string()).is_ok() {
                 return Some(group);
             }
             let _ = std::fs::remove_dir(&group);
@@ -134,19 +134,59 @@ fn a_transaction_larger_than_memory_is_committed_and_read_again() {
     if let Some(path) = std::env::var_os("ZBA_FOOTPRINT_STORE") {
         return larger_than_memory(Path::new(&path));
     }
-    let Some(group) = group(&format!("zbigarray-test-{}", std::process::id())) else { return };
     let dir = tempfile::tempdir().unwrap();
+    let test = "a_transaction_larger_than_memory_is_committed_and_read_again";
+    run_limited(test, LIMIT_BYTES, &dir.path().join("s"));
+}
+
+/// Runs a test of this program in a child that may use so much memory, page cache included.
+fn run_limited(test: &str, limit_bytes: u64, store: &Path) {
+    let name = format!("zbigarray-test-{}", std::process::id());
+    let Some(group) = group(&name, limit_bytes) else { return };
     let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.display());
     let output = Command::new("sh")
         .args(["-c", &join, "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_transaction_larger_than_memory_is_committed_and_read_again"])
-        .env("ZBA_FOOTPRINT_STORE", dir.path().join("s"))
+        .args(["--exact", test])
+        .env("ZBA_FOOTPRINT_STORE", store)
         .output()
         .unwrap();
     let _ = std::fs::remove_dir(&group);
     let errors = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{:?} {errors}", output.status);
+}
+
+/// Bytes of the block cache of the child below; it may use 64 MiB more, and reads 8 times as many.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// In a child that the kernel would kill.
+#[test]
+fn eight_times_the_block_cache_is_read_in_64_mib_beside_it() {
+    let _alone = PROCESS.lock();
+    let test = "eight_times_the_block_cache_is_read_in_64_mib_beside_it";
+    let number = |at: u64| 5_000_000 + at * 3 + at % 13;
+    let len = 8 * CACHE_BYTES / 8;
+    if let Some(path) = std::env::var_os("ZBA_FOOTPRINT_STORE") {
+        let mut options = OpenOptions::read_only();
+        options.cache_bytes_max = CACHE_BYTES;
+        let store = Store::open(path, options).unwrap();
+        let reader = store.begin_read().unwrap();
+        let array = reader.open::<u64, Ix1>("e").unwrap();
+        let view = array.view().unwrap();
+        for _ in 0..2 {
+            assert!(view.iter().zip(0..).all(|(&it, at)| it == number(at)));
+        }
+        return;
+    }
+    let (dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    let options = ArrayOptions::new().codec("lz4+shuffle".parse().unwrap());
+    let mut array = transaction.create_with::<u64, Ix1>("e", &[len], &options).unwrap();
+    array.assign("...", &Array1::from_iter((0..len).map(number))).unwrap();
+    drop(array);
+    transaction.commit().unwrap();
+    drop(store);
+    run_limited(test, CACHE_BYTES + (64 << 20), &dir.path().join("s"));
 }
 
 /// In one transaction 384 MiB by appends, as many strided, and 300 MiB in small arrays; then read

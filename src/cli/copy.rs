@@ -42,8 +42,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// Copy a whole store into a new one, also of another engine
 ///
-/// What is copied is read again from the copy and compared byte by byte. Without --history the copy
-/// has one commit, the newest state, and no tags.
+/// What is copied is read again from the copy and compared byte by byte, with --history in every
+/// commit. Without --history the copy has one commit, the newest state, and no tags.
 #[derive(Args)]
 #[command(after_help = "\
 The copy gets an identity of its own and its commits are numbered from 1; tags follow them.
@@ -96,13 +96,14 @@ impl Copy {
             progress: Progress::new(output, "copy", 0),
             interrupt: Interrupt::install(),
         };
-        let (commits, bytes) = match self.history {
+        let (became, bytes) = match self.history {
             true => work.with_history()?,
-            false => work.newest()?,
+            false => (BTreeMap::new(), work.newest()?),
         };
+        let commits = to.head().0;
         drop(work);
         drop(to);
-        compare_again(&from, &aside, output)?;
+        compare_again(&from, &aside, &became, output)?;
         fs::rename(&aside_directory, &directory)
             .map_err(|error| Error::io("rename to", &directory, error))?;
         scratch.keep();
@@ -133,16 +134,16 @@ fn sync_parent(directory: &Path) -> Result<(), Error> {
 
 impl Work<'_> {
     /// Copies the newest state.
-    fn newest(&self) -> Result<(u64, u64), Error> {
+    fn newest(&self) -> Result<u64, Error> {
         let old = self.from.begin_read()?;
         let new = self.to.begin()?;
         let bytes = self.whole(&old, &new)?;
         new.commit_with_note(&format!("copy of commit {}", old.base()))?;
-        Ok((self.to.head().0, bytes))
+        Ok(bytes)
     }
 
-    /// Copies every commit that can be read.
-    fn with_history(&self) -> Result<(u64, u64), Error> {
+    /// Copies every commit that can be read, and returns which one of the copy each became.
+    fn with_history(&self) -> Result<(BTreeMap<Tid, Tid>, u64), Error> {
         let (oldest, head) = (self.from.oldest(), self.from.head());
         // Which commit of the copy each commit became.
         let mut became = BTreeMap::from([(oldest, Tid::ZERO)]);
@@ -170,7 +171,7 @@ impl Work<'_> {
             }
             before = after;
         }
-        Ok((self.to.head().0, bytes))
+        Ok((became, bytes))
     }
 
     /// Copies everything that `old` shows.
@@ -334,31 +335,109 @@ fn same_names(old: &Transaction, new: &Transaction) -> Result<(), Error> {
     }
 }
 
-/// Opens the copy and compares every array with its original, byte by byte.
-fn compare_again(from: &Store, to: &Path, output: Output) -> Result<(), Error> {
+/// Opens the copy and compares it with its original, byte by byte: the newest state, and each
+/// commit that `became` one of the copy, in the pages that either of them changed.
+fn compare_again(
+    from: &Store,
+    to: &Path,
+    became: &BTreeMap<Tid, Tid>,
+    output: Output,
+) -> Result<(), Error> {
     let to = Store::open(to, OpenOptions::read_only())?;
-    let (old, new) = (from.begin_read()?, to.begin_read()?);
-    same_names(&old, &new)?;
-    let interrupt = Interrupt::install();
-    let progress = Progress::new(output, "compare", 0);
-    for entry in old.catalog().arrays() {
-        let Some(name) = old.catalog().name_of(entry.id) else { continue };
-        let (a, b) = (DynArray::open(&old, &name)?, DynArray::open(&new, &name)?);
+    let (progress, interrupt) = (Progress::new(output, "compare", 0), Interrupt::install());
+    let comparing = Comparing { progress, interrupt };
+    comparing.states(&from.begin_read()?, &to.begin_read()?, None)?;
+    for (at, (&tid, &made)) in became.iter().enumerate() {
+        let (old, new) = (from.at(tid)?, to.at(made)?);
+        if at == 0 {
+            // All that the commits after it build on.
+            comparing.states(&old, &new, None)?;
+            continue;
+        }
+        let records = from.records(Tid(tid.0 - 1), tid)?;
+        let made = to.records(Tid(made.0 - 1), made)?;
+        comparing.states(
+            &old,
+            &new,
+            Some([named_pages(&old, &records), named_pages(&new, &made)]),
+        )?;
+    }
+    Ok(())
+}
+
+/// The pages that records give an extent or take one from, by the names of their arrays.
+fn named_pages(state: &Transaction, records: &[Arc<Record>]) -> BTreeMap<Arc<str>, Vec<PageRange>> {
+    let mut pages: BTreeMap<Arc<str>, Vec<PageRange>> = BTreeMap::new();
+    for change in records.iter().flat_map(|record| &record.data) {
+        if let Some(name) = state.catalog().name_of(change.array) {
+            pages.entry(name).or_default().push(change.segment.pages);
+        }
+    }
+    pages
+}
+
+/// A copy that is being compared.
+struct Comparing {
+    progress: Progress,
+    interrupt: Interrupt,
+}
+
+impl Comparing {
+    /// Compares names and all bytes, or those of some pages only.
+    fn states(
+        &self,
+        old: &Transaction,
+        new: &Transaction,
+        within: Option<[BTreeMap<Arc<str>, Vec<PageRange>>; 2]>,
+    ) -> Result<(), Error> {
+        same_names(old, new)?;
+        for entry in old.catalog().arrays() {
+            let Some(name) = old.catalog().name_of(entry.id) else { continue };
+            let is_wanted = |bytes: &Range<u64>| {
+                within.as_ref().is_none_or(|within| {
+                    let pages = within.iter().filter_map(|pages| pages.get(&name)).flatten();
+                    let is_inside = |pages: &PageRange| {
+                        let start = pages.start_byte();
+                        start < bytes.end && bytes.start < start + pages.len_bytes()
+                    };
+                    pages.into_iter().any(is_inside)
+                })
+            };
+            let (a, b) = (DynArray::open(old, &name)?, DynArray::open(new, &name)?);
+            self.arrays(&a, &b, &is_wanted).map_err(|error| match error {
+                Error::Damage(what) => {
+                    Error::Damage(format!("the copy of `{name}` in commit {}: {what}", old.base()))
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn arrays(
+        &self,
+        a: &DynArray<'_>,
+        b: &DynArray<'_>,
+        is_wanted: &dyn Fn(&Range<u64>) -> bool,
+    ) -> Result<(), Error> {
         let (left, right) = (a.select(&[])?, b.select(&[])?);
         let (mut x, mut y) = (Vec::new(), Vec::new());
-        let pieces = Pieces::new(left.shape(), left.itemsize(), a.order(), stream::BUFFER_BYTES);
-        for piece in pieces {
-            interrupt.check()?;
+        for piece in Pieces::new(left.shape(), left.itemsize(), a.order(), PIECE_BYTES) {
             let (left, right) = (left.select(&piece)?, right.select(&piece)?);
+            let bytes = left.byte_range().map(|(lo, hi)| lo..hi);
+            if !bytes.is_some_and(|bytes| is_wanted(&bytes)) {
+                continue;
+            }
+            self.interrupt.check()?;
             x.resize(to_len(left.nbytes()), 0);
             y.resize(to_len(right.nbytes()), 1);
             a.read(&left, a.order(), &mut x)?;
             b.read(&right, b.order(), &mut y)?;
             if x != y {
-                return Err(Error::Damage(format!("the copy of `{name}` has other bytes")));
+                return Err(Error::Damage("it has other bytes".to_owned()));
             }
-            progress.add(left.nbytes());
+            self.progress.add(left.nbytes());
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -19,7 +19,7 @@ use super::block::{Block, Data, Numeric};
 use super::node::Blocked;
 use super::number::Number;
 use super::recipe::{Argument, Input, Part, Recipe, value_of};
-use super::region::{Region, dense_strides, to_i64, to_usize};
+use super::region::{Region, dense_strides, to_usize};
 use super::trouble::ComputeError;
 use super::value::Value;
 
@@ -337,30 +337,53 @@ impl<R: Reducer> Rows<'_, R> {
             first -= 1;
         }
         let row: usize = tile.len[first..].iter().map(|&len| to_usize(len)).product();
-        let outer = &tile.len[..first];
-        for (number, elements) in (0..).zip(elements.chunks_exact(row)) {
-            let mut at = super::region::position(number, outer);
-            at.resize(ndim, 0);
-            let (mut state, mut position) = (0, 0);
-            for (axis, &at) in at.iter().enumerate() {
-                let at = at + tile.start[axis];
-                match self.reduced[axis] {
-                    true => position += at * self.positions[axis].unsigned_abs(),
-                    false => {
-                        let inside = to_i64(at - self.block.start[axis]);
-                        state += (inside * self.states[axis]).unsigned_abs();
-                    }
+        // How far each outer axis moves the state, and the position along the reduced axes.
+        let moves: Vec<(u64, u64)> = (0..ndim)
+            .map(|axis| match self.reduced[axis] {
+                true => (0, self.positions[axis].unsigned_abs()),
+                false => (self.states[axis].unsigned_abs(), 0),
+            })
+            .collect();
+        let (mut place, mut position) = (0, 0);
+        for (axis, (to_state, to_position)) in moves.iter().enumerate() {
+            place += (tile.start[axis] - self.block.start[axis]) * to_state;
+            position += tile.start[axis] * to_position;
+        }
+        let mut at = vec![0; first];
+        for elements in elements.chunks_exact(row) {
+            let from = (to_usize(place), position);
+            self.see_row(self.reduced[last], elements, from, reducer, states);
+            for axis in (0..first).rev() {
+                let (to_state, to_position) = moves[axis];
+                at[axis] += 1;
+                place += to_state;
+                position += to_position;
+                if at[axis] < tile.len[axis] {
+                    break;
                 }
-            }
-            let state = to_usize(state);
-            if self.reduced[last] {
-                reducer.run(&mut states[state], elements, position);
-            } else {
-                let states = &mut states[state..state + row];
-                states.iter_mut().zip(elements).for_each(|(state, &element)| {
-                    reducer.step(state, element, position);
-                });
+                place -= at[axis] * to_state;
+                position -= at[axis] * to_position;
+                at[axis] = 0;
             }
         }
+    }
+
+    /// One row: all of it for one state, or each element for its own.
+    #[inline]
+    fn see_row(
+        &self,
+        is_reduced: bool,
+        elements: &[R::Element],
+        (state, position): (usize, u64),
+        reducer: &R,
+        states: &mut [R::State],
+    ) {
+        if is_reduced {
+            return reducer.run(&mut states[state], elements, position);
+        }
+        let states = &mut states[state..state + elements.len()];
+        states.iter_mut().zip(elements).for_each(|(state, &element)| {
+            reducer.step(state, element, position);
+        });
     }
 }

@@ -110,6 +110,16 @@ pub trait Backend: Send + Sync {
     /// The system's answer.
     fn create_unnamed(&self) -> io::Result<Arc<dyn BackendFile>>;
 
+    /// Opens a file for copies that all processes of a store use, created if it does not exist:
+    /// it is no part of the store. `None` where there can be no such file.
+    ///
+    /// # Errors
+    ///
+    /// The system's answer.
+    fn open_cache(&self, _path: &str) -> io::Result<Option<Arc<dyn BackendFile>>> {
+        Ok(None)
+    }
+
     /// Opens a file that exists and is a regular file, not a symbolic link.
     ///
     /// # Errors
@@ -379,6 +389,14 @@ impl Files {
         let file = self.backend.create_unnamed();
         let file = file.map_err(|error| translated(path, "create", 0, error))?;
         Ok(self.aside().wrapped(file, path))
+    }
+
+    /// The file for copies that all processes of the store use; its failures shut no latch of the
+    /// store.
+    pub(super) fn open_cache(&self, path: &str) -> Result<Option<StoreFile>, StorageError> {
+        let file = self.backend.open_cache(path);
+        let file = file.map_err(|error| translated(path, "open", 0, error))?;
+        Ok(file.map(|file| self.aside().wrapped(file, path)))
     }
 
     pub(super) fn open(&self, path: &str, access: Access) -> Result<StoreFile, StorageError> {

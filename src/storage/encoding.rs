@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::scratch::Scratch;
 use crate::units::PAGE_LEN;
 
 const MAGIC: [u8; 4] = *b"zbe\x01";
@@ -228,7 +229,7 @@ pub fn decode(stored: &[u8], content: &mut [u8]) -> Result<(), NotDecoded> {
         return not("it says that it is longer than it is");
     };
     let filtered = codec.filter != Filter::None && codec.width > 1;
-    let mut apart = if filtered { vec![0; content.len()] } else { Vec::new() };
+    let mut apart = Scratch::of(if filtered { content.len() } else { 0 });
     let into: &mut [u8] = if filtered { &mut apart } else { &mut *content };
     let len = match codec.method {
         Method::None => return not("it is not encoded at all"),

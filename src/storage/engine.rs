@@ -20,9 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StorageError;
+use super::cache::{CacheFile, Layout};
 use super::encoding;
 use super::extent::{Extent, Place};
 use super::record::{Draft, Record};
+use super::scratch::Scratch;
 use super::state::State;
 use crate::units::{PAGE_BYTES, PAGE_LEN, Tid};
 
@@ -106,6 +108,14 @@ pub trait BlobStore: Send + Sync {
     ///
     /// [`StorageError::NoSpace`] or the system's error.
     fn unnamed(&self, pages: u64) -> Result<Box<dyn UnnamedFile>, StorageError>;
+
+    /// A file for a block cache: that of all processes of the store, where there can be one, unless
+    /// it shall be `apart`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NoSpace`] or the system's error.
+    fn cache_file(&self, layout: Layout, apart: bool) -> Result<CacheFile, StorageError>;
 }
 
 /// A file without a name that is being filled. Bytes nobody wrote are zeros.
@@ -457,7 +467,7 @@ fn read_decoded(
     pages: std::ops::Range<u32>,
     bytes: &mut [u8],
 ) -> Result<(), StorageError> {
-    let mut stored = vec![0; extent.stored_pages() as usize * PAGE_LEN];
+    let mut stored = Scratch::of(extent.stored_pages() as usize * PAGE_LEN);
     blobs.read(extent.place(), 0, &mut stored)?;
     require_sum(blobs, extent, 0, crc32fast::hash(&stored))?;
     let damaged = |why: encoding::NotDecoded| StorageError::Corrupted {
@@ -467,7 +477,7 @@ fn read_decoded(
     if pages == (0..extent.pages()) {
         return encoding::decode(&stored, bytes).map_err(damaged);
     }
-    let mut content = vec![0; extent.pages() as usize * PAGE_LEN];
+    let mut content = Scratch::of(extent.pages() as usize * PAGE_LEN);
     encoding::decode(&stored, &mut content).map_err(damaged)?;
     bytes.copy_from_slice(&content[pages.start as usize * PAGE_LEN..pages.end as usize * PAGE_LEN]);
     Ok(())
@@ -482,6 +492,6 @@ pub fn check_content(blobs: &dyn BlobStore, extent: &Extent) -> Result<(), Stora
     if !extent.is_encoded() {
         return Ok(());
     }
-    let mut content = vec![0; extent.pages() as usize * PAGE_LEN];
+    let mut content = Scratch::of(extent.pages() as usize * PAGE_LEN);
     read_decoded(blobs, extent, 0..extent.pages(), &mut content)
 }

@@ -546,6 +546,8 @@ mod tests {
         assert!(!a.joins(&elsewhere));
         let encoded = Extent::encoded(Place { file: 1, page: 8 }, 16, 4, 9).unwrap();
         assert!(!a.joins(&encoded) && !encoded.joins(&extent(24, 16, 16)));
+        let encoded = Extent::encoded(Place { file: 1, page: 32 }, 16, 4, 9).unwrap();
+        assert!(!extent(0, 32, 16).joins(&encoded));
         let most = extent(0, EXTENT_PAGES_MAX - 4, 4);
         let at_end = u64::from(EXTENT_PAGES_MAX) - 4;
         assert!(most.joins(&extent(at_end, 4, 4)));

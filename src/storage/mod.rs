@@ -35,6 +35,7 @@ pub mod local;
 mod names;
 pub mod planted;
 pub mod record;
+pub mod scratch;
 pub mod sled;
 pub mod state;
 pub mod words;

@@ -553,6 +553,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn there_is_no_commit_to_undo_before_the_first_one_and_behind_the_newest() {
+        let (_disk, store) = new_store();
+        let head = committed(&store, &[7; PAGE_LEN]).tid;
+        for tid in [Tid::ZERO, head.next(), head.next().next()] {
+            let refused = store.begin_undo(tid, |_| 0).err().unwrap().to_string();
+            assert!(refused.contains(&format!("no commit {tid}")), "{refused}");
+        }
+    }
+
+    #[test]
     fn what_a_savepoint_wrote_is_committed() {
         let (_disk, store) = new_store();
         let record = committed(&store, &[7; 2 * PAGE_LEN]);

@@ -18,16 +18,20 @@
 //!
 //! [`Lost`] says why and of which commit; who asked knows array, block and byte.
 
+use std::any::Any;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use super::checked::CheckedUnits;
 use super::error::TransactionError;
 use super::session::HoleContent;
 use crate::storage::StorageError;
-use crate::storage::cache::{BlockCache, Description, SlotInUse};
+use crate::storage::cache::{BlockCache, Filling, Name, Process, SlotInUse};
 use crate::storage::engine::{Engine, ExtentFile, UnnamedFile, read_checked};
 use crate::storage::extent::{Segment, Source};
 use crate::storage::index::PageMap;
+use crate::storage::scratch::Scratch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet, Tid};
@@ -43,9 +47,9 @@ pub(super) struct Loader {
     pub(super) cache_bytes_max: AtomicU64,
     // Empty where the system has no such thing.
     pager: OnceLock<Option<Arc<Pager>>>,
-    // With the number of forks before it. A child keeps the slots it had mapped, and nobody knows
-    // for how long: after a fork no slot of the same file is filled again.
-    cache: Mutex<Option<(Arc<BlockCache>, u64)>>,
+    // A child keeps the slots it had mapped, and nobody knows for how long: after a fork there is
+    // another one, through another open file.
+    cache: Mutex<Option<Arc<BlockCache>>>,
 }
 
 /// A slot of its own, for when all of the cache is in use.
@@ -84,28 +88,27 @@ impl Loader {
 
     fn cache(&self) -> Result<Arc<BlockCache>, StorageError> {
         let mut cache = self.cache.lock();
-        let forks = vm::forks();
-        if let Some((cache, before)) = &*cache
-            && *before == forks
+        let is_broken = cache.as_ref().is_some_and(|cache| cache.is_broken());
+        if let Some(cache) = &*cache
+            && !is_broken
+            && !cache.is_forked()
         {
             return Ok(Arc::clone(cache));
         }
         let bytes_max = self.cache_bytes_max.load(Ordering::Relaxed);
-        let new = BlockCache::new(&*self.engine, bytes_max, CHUNK_PAGES)?;
-        *cache = Some((Arc::clone(&new), forks));
+        let process = Process { forks: vm::forks, keep_from_children };
+        let new = BlockCache::new(&*self.engine, bytes_max, CHUNK_PAGES, is_broken, process)?;
+        *cache = Some(Arc::clone(&new));
         Ok(new)
     }
 
     /// A slot to fill; `None` if all are in use and none of them can be put aside.
-    fn take_slot(&self) -> Result<Option<SlotInUse>, StorageError> {
+    fn take_slot(&self, cache: &Arc<BlockCache>, written: bool) -> Option<Filling> {
         loop {
-            let forks = vm::forks();
-            let slot = self.cache()?.take();
-            if vm::forks() != forks {
-                continue;
-            }
-            if slot.is_some() || !self.pager().is_some_and(|pager| pager.put_one_aside()) {
-                return Ok(slot);
+            let slot = cache.take(written);
+            let is_over = slot.is_some() || cache.is_broken();
+            if is_over || !self.pager().is_some_and(|pager| pager.put_one_aside()) {
+                return slot;
             }
         }
     }
@@ -119,20 +122,36 @@ impl Loader {
             let (file, offset_bytes) = (file.file, file.offset_bytes);
             return Ok(Loaded { file, offset_bytes, pin: Box::new(()) });
         }
-        // A pattern has no name under which it could be found again.
-        let is_named = wanted.holes.is_empty() || matches!(wanted.hole, HoleContent::Zero);
-        let description = is_named.then(|| wanted.describe());
-        if let Some(description) = &description
-            && let Some(slot) = self.cache()?.get(description)
+        let (cache, name) = (self.cache()?, wanted.name());
+        if let Some(name) = name
+            && let Some(slot) = cache.get(name, &wanted.parts())
         {
             return Ok(loaded(slot));
         }
-        let Some(slot) = self.take_slot()? else { return self.load_apart(wanted) };
+        let filled = match self.fill(&cache, wanted, name, false) {
+            // Slots that were written before have their room on the disk.
+            Err(full) if is_full(&full) => {
+                Some(self.fill(&cache, wanted, name, true)?.ok_or(full)?)
+            }
+            Err(_) | Ok(None) if cache.is_broken() => {
+                self.fill(&self.cache()?, wanted, name, false)?
+            }
+            other => other?,
+        };
+        filled.map_or_else(|| self.load_apart(wanted), |slot| Ok(loaded(slot)))
+    }
+
+    /// A slot with what is wanted; `None` if there is none to fill.
+    fn fill(
+        &self,
+        cache: &Arc<BlockCache>,
+        wanted: &Wanted<'_>,
+        name: Option<Name>,
+        written: bool,
+    ) -> Result<Option<SlotInUse>, TransactionError> {
+        let Some(mut slot) = self.take_slot(cache, written) else { return Ok(None) };
         self.put_together(wanted, &mut |at, bytes| slot.write(at, bytes))?;
-        if let Some(description) = description {
-            slot.filled(description);
-        }
-        Ok(loaded(slot))
+        Ok(Some(slot.filled(name)?))
     }
 
     /// The file itself, if `segments` lie there as the chunk shows them.
@@ -176,23 +195,33 @@ impl Loader {
         wanted: &Wanted<'_>,
         write: &mut WritePages<'_>,
     ) -> Result<(), TransactionError> {
-        let mut bytes = Vec::new();
         let chunk = wanted.chunk;
         for segment in &wanted.stored {
             let Source::Extent { extent, skip } = &segment.source else { continue };
             let count = u32::try_from(segment.pages.count()).unwrap_or(u32::MAX);
-            bytes.resize(count as usize * PAGE_LEN, 0);
+            let mut bytes = Scratch::of(count as usize * PAGE_LEN);
             read_checked(&*self.engine, extent, *skip..skip.saturating_add(count), &mut bytes)?;
             write((segment.pages.start - chunk.start) * PAGE_BYTES, &bytes)?;
         }
         for &hole in &wanted.holes {
-            bytes.clear();
-            bytes.resize(PAGE_LEN * usize::try_from(hole.count()).unwrap_or(0), 0);
+            let mut bytes = vec![0; PAGE_LEN * usize::try_from(hole.count()).unwrap_or(0)];
             wanted.hole.fill(hole, &mut bytes)?;
             write((hole.start - chunk.start) * PAGE_BYTES, &bytes)?;
         }
         Ok(())
     }
+}
+
+fn is_full(error: &TransactionError) -> bool {
+    matches!(error, TransactionError::Storage(StorageError::NoSpace { .. }))
+}
+
+/// The locks of a cache belong to the open file that its slots are mapped through: a child has them
+/// by what it shows, and must not have them by a number besides.
+fn keep_from_children(file: Arc<OwnedFd>) -> Box<dyn Any + Send + Sync> {
+    #[cfg(not(miri))]
+    let file = vm::NotInChild::new(file);
+    Box::new(file)
 }
 
 fn loaded(slot: SlotInUse) -> Loaded {
@@ -207,13 +236,22 @@ struct Wanted<'a> {
     // Holes to be shown, and what they contain.
     holes: Vec<PageRange>,
     hole: &'a HoleContent,
+    // In which all of it is committed.
+    generation: Option<u64>,
 }
 
 impl Wanted<'_> {
-    /// Equal for chunks of equal content: extents never change, and one that comes to lie where
-    /// another was has another checksum.
-    fn describe(&self) -> Description {
-        let mut words = Vec::with_capacity(self.stored.len() * 6);
+    /// Equal for chunks of equal content. A place may be given out again, and then something else
+    /// with the same checksum may come to lie there; but of what is committed that happens only
+    /// when a new generation has begun, and a generation never comes again. What is not committed
+    /// has no name, and patterns have none under which they could be found again.
+    fn name(&self) -> Option<Name> {
+        let generation = self.generation?;
+        if !self.holes.is_empty() && !matches!(self.hole, HoleContent::Zero) {
+            return None;
+        }
+        let mut words = Vec::with_capacity(1 + self.stored.len() * 7 + self.holes.len() * 2);
+        words.push(generation);
         let start = self.chunk.start;
         for segment in &self.stored {
             let Source::Extent { extent, skip } = &segment.source else { continue };
@@ -228,7 +266,16 @@ impl Wanted<'_> {
         }
         words.push(u64::MAX);
         words.extend(self.holes.iter().flat_map(|hole| [hole.start - start, hole.end - start]));
-        words
+        Some(Name::of(&words))
+    }
+
+    /// The bytes of the chunk that are written, in that order.
+    fn parts(&self) -> Vec<Range<u64>> {
+        let stored = self.stored.iter().map(|segment| segment.pages);
+        let start = self.chunk.start_byte();
+        let bytes_of =
+            |pages: PageRange| pages.start_byte() - start..pages.end * PAGE_BYTES - start;
+        stored.chain(self.holes.iter().copied()).map(bytes_of).collect()
     }
 }
 
@@ -240,6 +287,8 @@ struct Shown {
     lazy_holes: PageSet,
     // For people.
     tid: Tid,
+    // The generation in which all that `pages` names is committed, if there is one.
+    committed_in: Option<u64>,
 }
 
 /// The content of one window of an array.
@@ -258,10 +307,12 @@ impl ArraySource {
         Arc::new(Self { loader: Arc::clone(loader), first_page, hole, shown })
     }
 
-    /// Says what the pages contain from now on, as of commit `tid`. Cost O(1).
-    pub(super) fn show(&self, pages: &PageMap, tid: Tid) {
+    /// Says what the pages contain from now on, as of commit `tid`, and in which generation all of
+    /// that is committed, if it is. Cost O(1).
+    pub(super) fn show(&self, pages: &PageMap, tid: Tid, committed_in: Option<u64>) {
         let mut shown = self.shown.write();
         (shown.pages, shown.tid) = (pages.clone(), tid);
+        shown.committed_in = committed_in;
     }
 
     /// Says that of the holes in `range` those in `holes` are lazy, and no others.
@@ -275,15 +326,16 @@ impl ArraySource {
 impl PageSource for ArraySource {
     fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
         let chunk = PageRange::at(pages.start + self.first_page, pages.count());
-        let (map, holes, tid) = {
+        let (map, holes, tid, generation) = {
             let shown = self.shown.read();
             let holes: Vec<PageRange> = shown.lazy_holes.iter_in(chunk).collect();
-            (shown.pages.clone(), holes, shown.tid)
+            (shown.pages.clone(), holes, shown.tid, shown.committed_in)
         };
         let load = |segments: Vec<Segment>| {
             let stored = segments.iter().filter(|segment| segment.source != Source::Hole);
             let stored = stored.collect();
-            self.loader.load(&Wanted { chunk, stored, holes, hole: &self.hole })
+            let hole = &self.hole;
+            self.loader.load(&Wanted { chunk, stored, holes, hole, generation })
         };
         let loaded = map.lookup(chunk).map_err(TransactionError::from).and_then(load);
         loaded.map_err(|source| Arc::new(Lost { tid, source }) as LoadError)

@@ -72,12 +72,14 @@ impl Context<'_> {
 /// Mapped arrays of one state.
 pub(super) struct Session {
     pub(super) state: Arc<State>,
+    /// In which `state` was loaded, or a later one in which it is the same.
+    pub(super) generation: u64,
     pub(super) arrays: HashMap<ArrayId, Working>,
 }
 
 impl Session {
-    pub(super) fn new(state: Arc<State>) -> Self {
-        Self { state, arrays: HashMap::new() }
+    pub(super) fn new(state: Arc<State>, generation: u64) -> Self {
+        Self { state, generation, arrays: HashMap::new() }
     }
 
     /// Moves on to `state`, which follows from this session's state by `records`.
@@ -99,7 +101,7 @@ impl Session {
         for (&id, working) in &mut self.arrays {
             let nothing = PageSet::new();
             let changed = changed.get(&id).unwrap_or(&nothing);
-            working.tid = state.tid;
+            (working.tid, working.generation) = (state.tid, Some(self.generation));
             working.codec =
                 state.catalog.array_by_id(id).map_or(working.codec, |entry| entry.codec);
             working.become_clean(cx, state.page_map(id), changed)?;

@@ -186,9 +186,10 @@ impl Store {
                 false => shared.engine.records(base, state.tid).ok()?,
             };
             let cx = shared.context(writes);
+            session.generation = pin.generation();
             session.advance(&cx, Arc::clone(&state), &records).ok().map(|()| session)
         });
-        let session = session.unwrap_or_else(|| Session::new(state));
+        let session = session.unwrap_or_else(|| Session::new(state, pin.generation()));
         Ok(Transaction::new(Arc::clone(shared), pin, session, writes))
     }
 
@@ -200,7 +201,7 @@ impl Store {
     /// not happened yet.
     pub fn at(&self, tid: Tid) -> Result<Transaction, TransactionError> {
         let pin = self.shared.load_and_pin(tid)?;
-        let session = Session::new(Arc::clone(pin.state()));
+        let session = Session::new(Arc::clone(pin.state()), pin.generation());
         Ok(Transaction::new(Arc::clone(&self.shared), pin, session, false))
     }
 
@@ -719,7 +720,7 @@ mod tests {
         let store = Store::open_on(&disk, Mode::ReadWrite, &LocalOptions::default()).unwrap();
         // Left by a thread that committed 5 after another one had pinned 4 and before it goes on.
         let later = State::new(Tid(5), 0, Catalog::default(), Space::default());
-        store.shared.idle.lock().push((Session::new(Arc::new(later)), true));
+        store.shared.idle.lock().push((Session::new(Arc::new(later), 0), true));
         assert!(store.shared.take_idle(true, Tid(4)).is_none(), "it shows what 5 wrote");
         assert!(store.shared.take_idle(false, Tid(5)).is_none());
         assert!(store.shared.take_idle(true, Tid(5)).is_some());

@@ -180,6 +180,7 @@ impl Transaction {
                 let new = || Working::new(name, entry.block_bytes, hole, map);
                 let working = inner.session.arrays.entry(id).or_insert_with(new);
                 working.tid = inner.session.state.tid;
+                working.generation = Some(inner.session.generation);
                 working.codec = entry.codec;
             }
             let budget = cx.shared.budget();

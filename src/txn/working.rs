@@ -118,6 +118,8 @@ pub(super) struct Working {
     pub(super) codec: Codec,
     /// The commit that the pages were read from, for messages.
     pub(super) tid: Tid,
+    /// The generation of the state that the pages are of, if it is known.
+    pub(super) generation: Option<u64>,
     end_page: u64,
 }
 
@@ -136,6 +138,7 @@ impl Working {
             lazy: PageSet::new(),
             codec: Codec::default(),
             tid: Tid(0),
+            generation: None,
             end_page: 0,
         }
     }
@@ -496,14 +499,15 @@ impl Working {
 
     /// Tells the source of window `at` what the pages contain now.
     fn tell_source(&mut self, cx: &Context<'_>, at: usize) {
+        let committed = self.committed_in();
         let window = &mut self.windows[at];
         if let Some(source) = &window.source {
-            return source.show(&self.pages, self.tid);
+            return source.show(&self.pages, self.tid, committed);
         }
         let Some(pager) = cx.shared.loader.pager() else { return };
         let loader = &cx.shared.loader;
         let new = ArraySource::new(loader, window.first_page, self.hole.clone());
-        new.show(&self.pages, self.tid);
+        new.show(&self.pages, self.tid, committed);
         window.mapping.set_source(Arc::clone(&new) as Arc<dyn PageSource>, pager);
         window.source = Some(new);
     }
@@ -511,8 +515,15 @@ impl Working {
     /// The same for all windows that have one, after `pages` became another state's.
     fn tell_sources(&self) {
         for source in self.windows.iter().filter_map(|window| window.source.as_ref()) {
-            source.show(&self.pages, self.tid);
+            source.show(&self.pages, self.tid, self.committed_in());
         }
+    }
+
+    /// The generation in which all that `pages` names is committed; `None` if something is not, or
+    /// that is not known.
+    fn committed_in(&self) -> Option<u64> {
+        let is_committed = self.written.is_empty() && self.carried.is_empty();
+        self.generation.filter(|_| is_committed)
     }
 
     /// Says that `pages`, once loaded, stay until private copies are dropped.
@@ -686,9 +697,9 @@ impl Working {
         again.iter().for_each(|range| self.writable.remove(range));
         self.discard()?;
         self.pages = pages;
-        self.tell_sources();
         self.written = PageSet::new();
         self.carried = PageSet::new();
+        self.tell_sources();
         for range in again.iter() {
             self.place_again(cx, range)?;
         }

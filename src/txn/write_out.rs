@@ -461,7 +461,7 @@ fn small(pages: u64) -> u32 {
 }
 
 #[cfg(test)]
-mod encoded_tests;
+mod extent_tests;
 
 #[cfg(test)]
 mod tests {
@@ -580,6 +580,12 @@ mod tests {
         assert_eq!(planned(&[(32, 34)], &map), [(32, 34)], "not encoded");
         stored(&mut map, 32, 1, 200);
         assert_eq!(encoded(&map), [(32, 34)], "the next was begun before");
+        let mut map = PageMap::new();
+        stored(&mut map, 16, 16, 0);
+        assert_eq!(encoded(&map), [(16, 34)], "one piece, as it is");
+        let one = Extent::encoded(Place { file: 0, page: 0 }, 16, 5, 0).unwrap();
+        map.insert(&Segment { pages: PageRange::at(16, 16), source: Source::whole(one) });
+        assert_eq!(encoded(&map), [(32, 34)], "encoded already");
     }
 
     #[test]
@@ -591,6 +597,11 @@ mod tests {
         assert_eq!(pieces(&map.lookup(PageRange::new(0, 16)).unwrap()), 2);
         let end = end_of_previous(&map, &[], 8).unwrap();
         assert_eq!(end, Some(Place { file: 0, page: 108 }));
+        let mut fresh = PageMap::new();
+        stored(&mut fresh, 8, 2, 500);
+        let fresh = fresh.lookup(PageRange::at(8, 2)).unwrap();
+        assert_eq!(end_of_previous(&map, &fresh, 10).unwrap(), Some(Place { file: 0, page: 502 }));
+        assert_eq!(end_of_previous(&map, &fresh, 8).unwrap(), end, "not behind what is fresh");
         assert_eq!(end_of_previous(&map, &[], 7).unwrap(), None, "inside an extent");
         assert_eq!(end_of_previous(&map, &[], 11).unwrap(), None, "after a hole");
     }
@@ -737,6 +748,26 @@ mod tests {
         file.set_len((place.page + 1) * PAGE_BYTES - 1).unwrap();
         let refused = transaction.commit().unwrap_err();
         assert!(refused.to_string().contains("array `a` is damaged"), "{refused}");
+    }
+
+    /// What this process wrote it does not compare when it carries it along, and it finds out only
+    /// when it reads it that it is gone.
+    #[test]
+    fn a_carried_page_that_was_cut_off_refuses_the_commit_and_is_named() {
+        let (disk, store) = new_store();
+        let id = committed(&store, &[7; 40 * PAGE_LEN]).data[0].array;
+        let place = newest(&store)[0].2.unwrap();
+        let transaction = store.begin().unwrap();
+        open(&transaction, id, 40);
+        (0..30).for_each(|page| transaction.write(id, page * PAGE_BYTES, &[9; 20]).unwrap());
+        let file = disk.open("data/0000000000.dat", Access::Write).unwrap();
+        file.set_len((place.page + 35) * PAGE_BYTES).unwrap();
+        match transaction.commit().unwrap_err() {
+            CommitError::NotCommitted(TransactionError::Data { block, byte, .. }) => {
+                assert_eq!((block, byte), (0, 35 * PAGE_BYTES));
+            }
+            other => panic!("{other}"),
+        }
     }
 
     /// Of two extents of one file, whichever comes first in the array, the one behind the other in

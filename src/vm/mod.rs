@@ -72,6 +72,6 @@ pub use shared::SharedMemory;
 pub use sys::bus::Label;
 #[cfg(not(miri))]
 pub use sys::fork::NotInChild;
-pub(crate) use sys::fork::count as forks;
+pub use sys::fork::count as forks;
 pub(crate) use sys::limits::{memory_bytes, processors};
 pub use sys::mmap::Access;

@@ -5,3 +5,5 @@
 // `cfg(test)` tells clippy that helpers of tests may unwrap, too.
 #[cfg(test)]
 mod scenes;
+#[cfg(test)]
+mod slots;

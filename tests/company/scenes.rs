@@ -27,18 +27,18 @@ const STORE: &str = "ZBA_COMPANY_STORE";
 const BLOCK: u64 = 8192;
 
 /// A child that plays a part.
-struct Player {
+pub(crate) struct Player {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Player {
-    fn start(part: &str, store: &Path) -> Self {
+    pub(crate) fn start(part: &str, store: &Path) -> Self {
         Self::of(Command::new(std::env::current_exe().unwrap()), part, store)
     }
 
-    fn of(mut command: Command, part: &str, store: &Path) -> Self {
+    pub(crate) fn of(mut command: Command, part: &str, store: &Path) -> Self {
         command.args(["--exact", "scenes::a_player", "--nocapture", "--test-threads", "1"]);
         command.env(PART, part).env(STORE, store).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -49,7 +49,7 @@ impl Player {
     }
 
     /// The next line of the child's part; the test harness says other things.
-    fn hear(&mut self) -> String {
+    pub(crate) fn hear(&mut self) -> String {
         loop {
             let mut line = String::new();
             assert!(self.output.read_line(&mut line).unwrap() > 0, "the child ended");
@@ -59,22 +59,22 @@ impl Player {
         }
     }
 
-    fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    pub(crate) fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
         // The kernel stops a process before this returns, but its other threads a moment later.
         std::thread::sleep(Duration::from_millis(20));
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -87,7 +87,7 @@ impl Drop for Player {
     }
 }
 
-fn reply(line: &str) {
+pub(crate) fn reply(line: &str) {
     println!("> {line}");
     std::io::stdout().flush().unwrap();
 }
@@ -103,11 +103,15 @@ fn a_player() {
         "reader" => reader(Path::new(&store)),
         "holder" => holder(Path::new(&store)),
         "committer" => committer(Path::new(&store)),
+        "looker" => super::slots::looker(Path::new(&store), false),
+        "reading looker" => super::slots::looker(Path::new(&store), true),
+        "churner" => super::slots::churner(Path::new(&store)),
+        "copier" => super::slots::copier(Path::new(&store)),
         other => panic!("no part {other}"),
     }
 }
 
-fn lines() -> impl Iterator<Item = String> {
+pub(crate) fn lines() -> impl Iterator<Item = String> {
     std::io::stdin().lines().map_while(Result::ok)
 }
 

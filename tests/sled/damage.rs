@@ -186,6 +186,9 @@ fn flat(error: zbigarray::ArrayError) -> TransactionError {
     }
 }
 
+/// The key of the next free page in sled's tree `meta`.
+const NEXT_KEY: &[u8] = b"next";
+
 /// Ends the test if one copy takes too long.
 fn watched(case: &'static AtomicU64) {
     std::thread::spawn(move || {
@@ -250,4 +253,30 @@ fn damage_is_an_error_or_harmless_and_no_commit_is_missing_without_a_word() {
     println!("{count} copies: {wholes} whole, {errors} errors, {} wrong", wrong.len());
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(errors > 0 && wholes > 0, "both outcomes are met");
+}
+
+/// What other damage does not show: see `SledLeftoversTrusted` and `SledValueUnchecked`.
+#[test]
+fn a_snapshot_that_sled_left_half_written_is_harmless_and_a_number_changed_beneath_is_an_error() {
+    let scratch = tempfile::tempdir().unwrap();
+    let original = scratch.path().join("original");
+    built(&original);
+    plant_asked_for();
+    let with_leftovers = scratch.path().join("leftovers");
+    copy(&original, &with_leftovers);
+    fs::write(with_leftovers.join("trees.sled/snap.0FFFFFFF.generating"), b"").unwrap();
+    assert_eq!(judge(&with_leftovers), Ok(Outcome::Whole));
+    let changed = scratch.path().join("changed");
+    copy(&original, &changed);
+    // The number of the next free page, with the checksum of the one before: nothing else tells
+    // that pages in use would be given out again.
+    let config = ::sled::Config::new().path(changed.join("trees.sled")).segment_size(2 << 20);
+    let db = config.flush_every_ms(None).open().unwrap();
+    let meta = db.open_tree("meta").unwrap();
+    let mut value = meta.get(NEXT_KEY).unwrap().unwrap().to_vec();
+    value[4..].fill(0);
+    meta.insert(NEXT_KEY, value).unwrap();
+    drop((meta, db));
+    let found = judge(&changed);
+    assert!(matches!(&found, Ok(Outcome::Error(why)) if why.contains("checksum")), "{found:?}");
 }

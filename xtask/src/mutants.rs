@@ -90,6 +90,14 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
             &[stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"])],
         ],
     ),
+    ("bytes", &[&[stage("zbigarray", 30, &["storage::encoding", "storage::extent::"])]]),
+    (
+        "undo",
+        &[
+            &[stage("zbigarray", 60, &["undo", "txn::"])],
+            &[stage("it", 180, &["model::", "conformance"])],
+        ],
+    ),
     (
         "rows",
         &[
@@ -121,7 +129,10 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/extents.rs", "engine"),
     ("src/storage/local/free_space.rs", "engine"),
     ("src/storage/local/members.rs", "company"),
+    ("src/storage/encoding.rs", "bytes"),
+    ("src/storage/extent.rs", "bytes"),
     ("src/txn/write_out.rs", "store"),
+    ("src/txn/undo.rs", "undo"),
     ("src/txn/append.rs", "rows"),
 ];
 

@@ -98,6 +98,20 @@ impl Backend for Directory {
         Ok(Arc::new(RealFile::new(Arc::new(file.into()))))
     }
 
+    fn open_cache(&self, path: &str) -> io::Result<Option<Arc<dyn BackendFile>>> {
+        match self.open(path, Access::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map(Some),
+        }
+        match self.create(path) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.open(path, Access::Write).map(Some)
+            }
+            other => other.map(Some),
+        }
+    }
+
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn BackendFile>> {
         let mut options = OpenOptions::new();
         // A FIFO in the place of a file must not make us wait for its other end.
@@ -152,6 +166,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 pub(super) struct RealFile(Arc<OwnedFd>);
 
 const IOV_MAX: usize = 1024;
+/// Bytes that are copied at once where the system cannot read them.
+const COPIED_BYTES: usize = 256 << 10;
 
 fn signed(number: u64) -> io::Result<i64> {
     i64::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
@@ -187,9 +203,15 @@ impl BackendFile for RealFile {
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
             let batch = &left[..left.len().min(IOV_MAX)];
-            let written = {
-                let at = signed(offset)?;
-                uninterrupted(|| uio::pwritev(&self.0, batch, at))?
+            let at = signed(offset)?;
+            let written = match uninterrupted(|| uio::pwritev(&self.0, batch, at)) {
+                // Memory that is loaded when it is touched: the system may not wait for that, but
+                // we do.
+                Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                    let copy = left[0][..left[0].len().min(COPIED_BYTES)].to_vec();
+                    uninterrupted(|| uio::pwrite(&self.0, &copy, at))?
+                }
+                written => written?,
             };
             if written == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero));

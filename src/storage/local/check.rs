@@ -21,6 +21,7 @@ use super::log::{Log, Step, Tail};
 use super::log_header::{LogHeader, log_number, log_path};
 use super::{DIRECTORIES, LocalEngine, SHARED_PATH, format, location, recovery};
 use crate::storage::StorageError;
+use crate::storage::cache::CACHE_PATH;
 use crate::storage::check::{Damage, Report};
 use crate::storage::engine::{check_content, unit_sum};
 use crate::storage::extent::{Extent, Place, Segment, Source};
@@ -76,7 +77,8 @@ impl Check<'_> {
     fn names(&mut self) -> Result<(), StorageError> {
         let files = &self.engine.files;
         let known = |name: &str| {
-            name == SHARED_PATH || name == format::FORMAT_PATH || DIRECTORIES.contains(&name)
+            [SHARED_PATH, CACHE_PATH, format::FORMAT_PATH].contains(&name)
+                || DIRECTORIES.contains(&name)
         };
         let mut strange: Vec<String> =
             files.list("")?.into_iter().filter(|name| !known(name)).collect();

@@ -38,6 +38,7 @@ pub use format::{FORMAT_VERSION, Format};
 
 use super::StorageError;
 use super::backend::{Access, Backend, Files, MapWords, StoreFile};
+use super::cache::{CacheFile, Layout};
 use super::check::Report;
 use super::codec;
 use super::engine::{
@@ -426,6 +427,13 @@ impl BlobStore for LocalEngine {
         let file = self.files.create_unnamed()?;
         file.set_len(pages.saturating_mul(PAGE_BYTES))?;
         Ok(Box::new(Unnamed(file)))
+    }
+
+    fn cache_file(&self, layout: Layout, apart: bool) -> Result<CacheFile, StorageError> {
+        match apart {
+            true => CacheFile::unnamed(&self.files, layout),
+            false => CacheFile::shared(&self.files, self.store(), layout),
+        }
     }
 }
 

@@ -49,6 +49,7 @@ use uuid::Uuid;
 
 use super::StorageError;
 use super::backend::{Directory, Files, StoreFile, process_start};
+use super::cache::{CacheFile, Layout};
 use super::check::Report;
 use super::engine::{
     Allocation, BlobStore, CommitLock, CommitLog, Company, Engine, ExtentFile, Member, Packed,
@@ -286,6 +287,11 @@ impl BlobStore for SledEngine {
         let file = self.files.create_unnamed()?;
         file.set_len(pages.saturating_mul(PAGE_BYTES))?;
         Ok(Box::new(Unnamed(file)))
+    }
+
+    fn cache_file(&self, layout: Layout, _apart: bool) -> Result<CacheFile, StorageError> {
+        // One process at a time: nobody is there to share with.
+        CacheFile::unnamed(&self.files, layout)
     }
 }
 

@@ -61,7 +61,8 @@ fn install() {
 }
 
 /// How often this process was about to be forked since the first call.
-pub(crate) fn count() -> u64 {
+#[must_use]
+pub fn count() -> u64 {
     install();
     FORKS.load(Ordering::Acquire)
 }

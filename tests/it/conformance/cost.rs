@@ -12,6 +12,8 @@ fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     entries
+        // No part of the store: it is as large as somebody allowed, and empty without users.
+        .filter(|entry| entry.file_name() != "cache")
         .map(|entry| match entry.metadata().unwrap() {
             meta if meta.is_dir() => disk_bytes(&entry.path()),
             meta => meta.blocks() * 512,

@@ -1,4 +1,4 @@
-//! Which extents a commit of an encoded array writes, and where.
+//! Which extents a commit writes, how, and where.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::storage::backend::simulated::Simulated;
 use crate::storage::backend::{Access, Backend};
 use crate::storage::catalog::{ArrayEntry, Attributes, CatalogChange};
 use crate::storage::encoding::{Method, decode};
-use crate::txn::commit::tests::{committed, new_store, open, opened};
+use crate::txn::commit::tests::{committed, create_named, new_store, open, opened};
 use crate::txn::{Store, Transaction};
 use crate::units::{ArrayId, Tid};
 
@@ -114,7 +114,7 @@ fn blocks_that_become_shorter_are_encoded_and_what_lies_between_them_is_one_exte
 
 #[test]
 fn an_encoded_block_takes_one_extent_of_its_length_behind_the_one_before() {
-    let (_disk, store) = new_store();
+    let (disk, store) = new_store();
     let segments = segments_of(&store, &vec![7; 5 * BLOCK_LEN], LZ4);
     let extents: Vec<_> =
         segments.iter().map(|segment| segment.source.extent().unwrap().clone()).collect();
@@ -129,9 +129,10 @@ fn an_encoded_block_takes_one_extent_of_its_length_behind_the_one_before() {
     mixed[BLOCK_LEN..2 * BLOCK_LEN].copy_from_slice(&noise(BLOCK_LEN, 5));
     let transaction = store.begin().unwrap();
     open(&transaction, ArrayId(1), 80);
-    transaction.write(ArrayId(1), 0, &mixed).unwrap();
+    transaction.write(ArrayId(1), BLOCK * PAGE_BYTES, &mixed).unwrap();
     let segments = named_by(&store, transaction.commit().unwrap());
-    assert_eq!(shapes(&segments), [(0, 16, true), (16, 16, false), (32, 16, true)]);
+    assert_eq!(shapes(&segments), [(16, 16, true), (32, 16, false), (48, 16, true)]);
+    assert!(lying(&disk, &segments) == mixed);
     assert!(store.check(true, &mut |_, _| {}).unwrap().damage.is_empty());
 }
 
@@ -188,4 +189,47 @@ fn what_this_process_wrote_it_does_not_read_again_to_compare_it() {
     assert_eq!([0, 1, 2].map(|block| is_good(&store, block)), [true; 3]);
     let other = opened(&disk);
     assert_eq!([0, 1, 2].map(|block| is_good(&other, block)), [false; 3]);
+}
+
+/// A store with `free` pages at the front of its file that nobody has any more, and an array of
+/// `pages` pages behind them.
+fn behind_free_space(free: u64, pages: u64) -> (Store, ArrayId, Place) {
+    let (_disk, store) = new_store();
+    let aborted = store.begin().unwrap();
+    let id = create_named(&aborted, "aborted", free);
+    aborted.write(id, 0, &vec![6; usize::try_from(free).unwrap() * PAGE_LEN]).unwrap();
+    aborted.stage(id).unwrap();
+    let record = committed(&store, &vec![7; usize::try_from(pages).unwrap() * PAGE_LEN]);
+    aborted.abort();
+    let place = record.data[0].segment.source.place().unwrap();
+    assert!(place.page >= free);
+    (store, record.data[0].array, place)
+}
+
+/// Where `more` pages lie that are written behind the first `pages` of an array.
+fn continued(store: &Store, id: ArrayId, pages: u64, more: u64) -> Place {
+    let transaction = store.begin().unwrap();
+    open(&transaction, id, pages + more);
+    let bytes = vec![8; usize::try_from(more).unwrap() * PAGE_LEN];
+    transaction.write(id, pages * PAGE_BYTES, &bytes).unwrap();
+    let segments = named_by(store, transaction.commit().unwrap());
+    assert_eq!(segments[0].pages, PageRange::at(pages, more));
+    segments[0].source.place().unwrap()
+}
+
+#[test]
+fn little_that_continues_an_array_lies_behind_it_although_there_is_room_before() {
+    let (store, id, place) = behind_free_space(30, 60);
+    assert_eq!(continued(&store, id, 60, 20), place.after(60));
+}
+
+#[test]
+fn blocks_continue_an_array_where_that_lies_as_huge_pages_want_it() {
+    let (store, id, place) = behind_free_space(2000, 300);
+    assert_eq!(place.page % 512, 0);
+    assert_eq!(continued(&store, id, 300, 1024), place.after(300));
+    // A small array lies anywhere, and blocks do not follow it there.
+    let (store, id, place) = behind_free_space(30, 100);
+    assert_ne!(place.page % 512, 0);
+    assert_eq!(continued(&store, id, 100, 1024).page % 512, 100);
 }
