@@ -399,9 +399,8 @@ mod tests {
     fn several_leaves_give_one_q_and_one_r() {
         // The last leaf has as many rows as the others, fewer, and fewer than columns.
         for rows in [48, 45, 35] {
-            let a = ndarray::Array2::from_shape_fn((rows, 4), |(row, column)| {
-                deviate(5, { (row * 4 + column) as u64 })
-            });
+            let position = |(row, column): (usize, usize)| (row * 4 + column) as u64;
+            let a = ndarray::Array2::from_shape_fn((rows, 4), |at| deviate(5, position(at)));
             let tall = Tall::in_leaves(&Blocked::from_memory(&a).unwrap(), 16).unwrap();
             let options = crate::compute::RunOptions::default();
             let whole = |part: Blocked<'_>| {
