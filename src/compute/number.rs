@@ -233,7 +233,8 @@ pub enum Scalar {
 
 impl Scalar {
     /// The type that a result has of an array of `number` and this scalar.
-    pub(crate) fn meets(self, number: Number) -> Number {
+    #[must_use]
+    pub fn meets(self, number: Number) -> Number {
         match self {
             Self::Bool(_) => number,
             Self::Int(_) if number.is_bool() => Number::I64,

@@ -1,0 +1,49 @@
+//! Norms of vectors and matrices.
+
+use super::{matrix_shape, refused, svd};
+use crate::compute::node::Blocked;
+use crate::compute::reduce::Axes;
+use crate::compute::trouble::ComputeError;
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// The root of the sum of squares of all elements: NumPy's default.
+    Frobenius,
+    /// The greatest size of an element; of a matrix the greatest sum of sizes in a row.
+    Infinity,
+    /// The sum of sizes; of a matrix the greatest sum of sizes in a column.
+    One,
+    /// The root of the sum of squares; of a matrix its greatest singular value.
+    Two,
+}
+
+/// The norm of a vector or a matrix, an array without axes.
+///
+/// # Errors
+///
+/// [`ComputeError::Argument`] if there are more than two axes, unless it is
+/// [`Norm::Frobenius`].
+pub fn norm<'e>(a: &Blocked<'e>, order: Norm) -> Result<Blocked<'e>, ComputeError> {
+    let is_vector = a.ndim() == 1;
+    if order == Norm::Frobenius || (is_vector && order == Norm::Two) {
+        // The real parts of z * conj(z) cannot overflow earlier than the sum of squares does.
+        let sizes = a.absolute()?;
+        let sizes =
+            if sizes.number().is_float() { sizes } else { sizes.astype(sizes.number().float())? };
+        return sizes.square()?.sum(Axes::all())?.sqrt();
+    }
+    if is_vector {
+        let sizes = a.absolute()?;
+        return if order == Norm::One { sizes.sum(Axes::all()) } else { sizes.max(Axes::all()) };
+    }
+    if a.ndim() != 2 {
+        return Err(refused("norm", a, "it is neither a vector nor a matrix"));
+    }
+    matrix_shape("norm", a)?;
+    match order {
+        Norm::One => a.absolute()?.sum(0)?.max(Axes::all()),
+        Norm::Infinity => a.absolute()?.sum(1)?.max(Axes::all()),
+        _ => svd(a)?.1.max(Axes::all()),
+    }
+}

@@ -1,0 +1,426 @@
+//! QR and singular values of matrices that have few columns: `tsqr`, `qr`, `svd`, `svd_compressed`.
+//!
+//! ```text
+//! rows of a    leaves             top                 q
+//! +-------+    R0, Q0   --.     +----------+          Q0 times its part of Q
+//! |  a0   |    R1, Q1   --+---> | R, and Q | ------>  Q1 times its part of Q
+//! |  a1   |    R2, Q2   --'     +----------+          Q2 times its part of Q
+//! |  a2   |                       '-> R
+//! ```
+//!
+//! Leaves and top are arrays whose blocks hold both factors, `r` above `q`, so that whoever needs
+//! either shares the task.
+//!
+//! # Invariants
+//!
+//! 1. Every leaf but the last has at least as many rows as columns, so all have whole factors.
+
+use super::product::matmul;
+use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, part, refused, region};
+use super::{whole, with_field};
+use crate::compute::block::Block;
+use crate::compute::dense::{self, Field, Matrix, factor_scratch};
+use crate::compute::node::{BLOCK_BYTES, Blocked};
+use crate::compute::number::Number;
+use crate::compute::recipe::{Argument, Input, Recipe};
+use crate::compute::region::{Region, to_usize};
+use crate::compute::trouble::ComputeError;
+
+/// Rows of a leaf for each column: the factors of the leaves, stacked, are so many times smaller
+/// than the matrix, and one task factors them.
+const ROWS_PER_COLUMN: u64 = 6;
+
+/// Columns that `svd_compressed` takes besides those asked for, so that the last ones asked for
+/// are right too.
+const SPARE_COLUMNS: u64 = 10;
+
+/// A decomposition `u`, `s`, `vt`.
+type Decomposition<'e> = (Blocked<'e>, Blocked<'e>, Blocked<'e>);
+
+/// Thin `q` and `r` of a matrix with at least as many rows as columns, by blocks of rows.
+///
+/// `r` and, at a time, two leaves of some multiple of its size are in memory. Signs are those that
+/// come out; they differ from NumPy's as they may.
+///
+/// # Errors
+///
+/// [`ComputeError::Argument`] if `a` is no matrix or has more columns than rows.
+pub fn tsqr<'e>(a: &Blocked<'e>) -> Result<(Blocked<'e>, Blocked<'e>), ComputeError> {
+    let tall = Tall::new("tsqr", a)?;
+    Ok((tall.q(None)?, tall.r()?))
+}
+
+/// Thin `q` and `r`: [`tsqr`] of a matrix with more rows than columns; one with more columns is
+/// factored in memory, by one task for its first columns.
+///
+/// # Errors
+///
+/// [`ComputeError::Argument`] if `a` is no matrix.
+pub fn qr<'e>(a: &Blocked<'e>) -> Result<(Blocked<'e>, Blocked<'e>), ComputeError> {
+    let [rows, columns] = matrix_shape("qr", a)?;
+    if rows >= columns {
+        return tsqr(a);
+    }
+    // Of the first columns; the others follow from q.
+    let (q, _) = tsqr(&part(a, &region([0, 0], [rows, rows]))?)?;
+    let r = matmul(&ordered(&q, &[1, 0])?.conjugate()?, a)?;
+    Ok((q, r))
+}
+
+/// The thin singular value decomposition `u`, `s`, `vt` of a matrix with few columns or few rows,
+/// as NumPy's `svd(a, full_matrices=False)`: values descend.
+///
+/// # Errors
+///
+/// [`ComputeError::Argument`] if `a` is no matrix.
+pub fn svd<'e>(a: &Blocked<'e>) -> Result<Decomposition<'e>, ComputeError> {
+    let [rows, columns] = matrix_shape("svd", a)?;
+    if rows < columns {
+        let (u, s, vt) = svd(&ordered(a, &[1, 0])?)?;
+        return Ok((ordered(&vt, &[1, 0])?, s, ordered(&u, &[1, 0])?));
+    }
+    let tall = Tall::new("svd", a)?;
+    let small = decomposed(&tall.r()?, tall.number, columns)?;
+    let values = part(&small, &region([columns, 0], [1, columns]))?.reshape(&[-1])?.real()?;
+    let vt = part(&small, &region([columns + 1, 0], [columns, columns]))?;
+    let inner = part(&small, &region([0, 0], [columns, columns]))?;
+    Ok((tall.q(Some(inner))?, values, vt))
+}
+
+/// The `k` largest singular values with their vectors, near to those of [`svd`], found by products
+/// of the matrix with few random columns (Halko, Martinsson and Tropp, 2009).
+///
+/// Each of `n_power_iter` iterations reads the matrix twice more and makes the result more exact
+/// where values descend slowly. The same seed gives the same result.
+///
+/// # Errors
+///
+/// [`ComputeError::Argument`] if `a` is no matrix, or has not `k` rows and columns.
+pub fn svd_compressed<'e>(
+    a: &Blocked<'e>,
+    k: u64,
+    n_power_iter: u32,
+    seed: u64,
+) -> Result<Decomposition<'e>, ComputeError> {
+    let operation = "svd_compressed";
+    let [rows, columns] = matrix_shape(operation, a)?;
+    let least = rows.min(columns);
+    if k == 0 || k > least {
+        return Err(refused(operation, a, format!("it has no {k} singular values")));
+    }
+    let a = as_field(a)?;
+    let wide = (k + SPARE_COLUMNS).min(least);
+    let random = normal(columns, wide, seed, a.number())?;
+    let adjoint = ordered(&a, &[1, 0])?.conjugate()?;
+    let (mut q, _) = tsqr(&matmul(&a, &random)?)?;
+    for _ in 0..n_power_iter {
+        let (back, _) = tsqr(&matmul(&adjoint, &q)?)?;
+        (q, _) = tsqr(&matmul(&a, &back)?)?;
+    }
+    let small = matmul(&ordered(&q, &[1, 0])?.conjugate()?, &a)?;
+    let (inner, s, vt) = svd(&small)?;
+    let u = matmul(&q, &part(&inner, &region([0, 0], [wide, k]))?)?;
+    let s = s.slice(&format!("0:{k}")[..])?;
+    Ok((u, s, part(&vt, &region([0, 0], [k, columns]))?))
+}
+
+/// A matrix of normal deviates that follow from the seed and their positions.
+fn normal<'e>(
+    rows: u64,
+    columns: u64,
+    seed: u64,
+    number: Number,
+) -> Result<Blocked<'e>, ComputeError> {
+    let deviates = Blocked::from_function(&[rows, columns], move |start, len| {
+        let shape = [to_usize(len[0]), to_usize(len[1])];
+        ndarray::Array2::from_shape_fn(shape, |(row, column)| {
+            deviate(seed, (start[0] + row as u64) * columns + start[1] + column as u64)
+        })
+        .into_dyn()
+    })?;
+    deviates.astype(number)
+}
+
+/// One normal deviate, by the transformation of Box and Muller.
+fn deviate(seed: u64, at: u64) -> f64 {
+    let mixed = |value: u64| {
+        let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    };
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are kept")]
+    let unit = |value: u64| ((mixed(value) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let one = mixed(seed).wrapping_add(at.wrapping_mul(2)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let radius = (-2.0 * unit(one).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(one.wrapping_add(0x9e37_79b9_7f4a_7c15))).cos()
+}
+
+/// The factors of a tall matrix, as expressions.
+struct Tall<'e> {
+    rows: u64,
+    columns: u64,
+    /// Rows of a leaf; the last one may have fewer.
+    leaf: u64,
+    number: Number,
+    leaves: Blocked<'e>,
+    top: Blocked<'e>,
+}
+
+impl<'e> Tall<'e> {
+    fn new(operation: &'static str, a: &Blocked<'e>) -> Result<Self, ComputeError> {
+        let [rows, columns] = matrix_shape(operation, a)?;
+        if rows < columns {
+            return Err(refused(operation, a, "it has more columns than rows"));
+        }
+        let a = as_field(a)?;
+        let of_block = BLOCK_BYTES / bytes_of(a.number(), &[columns.max(1)]);
+        // Invariant 1.
+        let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN)).clamp(1, rows.max(1));
+        Self::in_leaves(&a, leaf)
+    }
+
+    /// Cut into leaves of so many rows, not fewer than there are columns.
+    fn in_leaves(a: &Blocked<'e>, leaf: u64) -> Result<Self, ComputeError> {
+        let [rows, columns] = matrix_shape("qr", a)?;
+        let number = a.number();
+        let leaves = leaves(a, leaf)?;
+        let parts = Leaf::all(rows, columns, leaf);
+        let top = top(&leaves, &parts, columns)?;
+        Ok(Self { rows, columns, leaf, number, leaves, top })
+    }
+
+    fn r(&self) -> Result<Blocked<'e>, ComputeError> {
+        part(&self.top, &region([0, 0], [self.columns, self.columns]))
+    }
+
+    /// `q`, or `q` times a small matrix.
+    fn q(&self, inner: Option<Blocked<'e>>) -> Result<Blocked<'e>, ComputeError> {
+        let (columns, number) = (self.columns, self.number);
+        let parts = Leaf::all(self.rows, columns, self.leaf);
+        let (leaves, top) = (self.leaves.clone(), self.top.clone());
+        Blocked::from_tasks(&[self.rows, columns], number, &[self.leaf, columns], move |position| {
+            let leaf = &parts[to_usize(position[0])];
+            let own = Input::Part(leaves.clone(), leaf.q(columns));
+            let above = Input::Part(top.clone(), leaf.of_top(columns));
+            let mut inputs = vec![own, above];
+            if let Some(inner) = &inner {
+                inputs.push(Input::Part(inner.clone(), whole(inner.shape())));
+            }
+            let bytes = bytes_of(number, &[leaf.rows, columns]);
+            let work = move |arguments: &[Argument<'_, 'e>]| {
+                with_field!(number, T => {
+                    product_of_all::<T>(arguments, columns)
+                })
+            };
+            Ok(Recipe::new("q", inputs, bytes, work).with_scratch(bytes))
+        })
+    }
+}
+
+/// Where the factors of one leaf are.
+#[derive(Clone, Debug, PartialEq)]
+struct Leaf {
+    /// First row in the matrix of leaves: `r` begins there.
+    at: u64,
+    /// First row of its `r` in the stack that the top factors.
+    stacked: u64,
+    /// Rows of the matrix, and of `q`.
+    rows: u64,
+    /// Rows of `r`.
+    least: u64,
+}
+
+impl Leaf {
+    fn all(rows: u64, columns: u64, leaf: u64) -> Vec<Self> {
+        let count = rows.div_ceil(leaf);
+        let of = |number: u64| {
+            let rows = leaf.min(rows - number * leaf);
+            let (at, stacked) = (number * (leaf + columns), number * columns);
+            Self { at, stacked, rows, least: rows.min(columns) }
+        };
+        (0..count).map(of).collect()
+    }
+
+    fn r(&self, columns: u64) -> Region {
+        region([self.at, 0], [self.least, columns])
+    }
+
+    fn q(&self, columns: u64) -> Region {
+        region([self.at + self.least, 0], [self.rows, columns])
+    }
+
+    /// The rows of the top's `q` that belong to it.
+    fn of_top(&self, columns: u64) -> Region {
+        region([columns + self.stacked, 0], [self.least, columns])
+    }
+}
+
+/// The factors of each leaf: one block, `r` above `q`.
+fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
+    let [rows, columns] = matrix_shape("qr", a)?;
+    let parts = Leaf::all(rows, columns, leaf);
+    let height = parts.last().map_or(0, |last| last.at + last.least + last.rows);
+    let (number, a) = (a.number(), a.clone());
+    Blocked::from_tasks(&[height, columns], number, &[leaf + columns, columns], move |position| {
+        let own = &parts[to_usize(position[0])];
+        let (rows, least) = (own.rows, own.least);
+        let input = Input::Part(a.clone(), region([position[0] * leaf, 0], [rows, columns]));
+        let work = move |arguments: &[Argument<'_, 'e>]| {
+            with_field!(number, T => {
+                let data = arguments[0].data()?;
+                factors::<T>(data.elements::<T>()?, [rows, columns].map(to_usize), to_usize(least))
+            })
+        };
+        let bytes = bytes_of(number, &[rows + least, columns]);
+        let scratch = factor_scratch(rows * columns, number.itemsize() as u64);
+        Ok(Recipe::new("qr", vec![input], bytes, work).with_scratch(scratch))
+    })
+}
+
+/// The factors of all `r` of the leaves, stacked: one block, `r` above `q`.
+fn top<'e>(
+    leaves: &Blocked<'e>,
+    parts: &[Leaf],
+    columns: u64,
+) -> Result<Blocked<'e>, ComputeError> {
+    let number = leaves.number();
+    let stacked: u64 = parts.iter().map(|leaf| leaf.least).sum();
+    let shape = [stacked + columns.min(stacked), columns];
+    let inputs: Vec<Input<'e>> =
+        parts.iter().map(|leaf| Input::Part(leaves.clone(), leaf.r(columns))).collect();
+    Blocked::from_tasks(&shape, number, &shape, move |_| {
+        let work = move |arguments: &[Argument<'_, 'e>]| {
+            with_field!(number, T => {
+                let mut stack = Vec::with_capacity(to_usize(stacked * columns));
+                for argument in arguments {
+                    stack.extend_from_slice(argument.data()?.elements::<T>()?);
+                }
+                factors::<T>(&stack, [stacked, columns].map(to_usize), to_usize(columns))
+            })
+        };
+        let bytes = bytes_of(number, &shape);
+        let scratch = factor_scratch(2 * stacked * columns, number.itemsize() as u64);
+        Ok(Recipe::new("qr of all r", inputs.clone(), bytes, work).with_scratch(scratch))
+    })
+}
+
+/// `r` above `q`, both with all columns; `q` of a matrix with fewer rows than columns has zeros
+/// behind.
+fn factors<T: Field>(
+    a: &[T],
+    [rows, columns]: [usize; 2],
+    least: usize,
+) -> Result<Block, ComputeError> {
+    let (q, mut both) = dense::qr(Matrix::new(a, rows, columns));
+    if least == columns {
+        both.extend_from_slice(&q);
+    } else {
+        for row in q.chunks(least.max(1)) {
+            both.extend_from_slice(row);
+            both.resize(both.len() + columns - least, T::default());
+        }
+    }
+    matrix_block(both, [rows + least, columns])
+}
+
+/// A leaf's `q` times its part of the top's, times what follows.
+fn product_of_all<T: Field>(
+    arguments: &[Argument<'_, '_>],
+    columns: u64,
+) -> Result<Block, ComputeError> {
+    let columns = to_usize(columns);
+    let times = |a: &[T], b: &[T]| {
+        let rows = a.len() / columns.max(1);
+        let inner = b.len() / columns.max(1);
+        let mut out = vec![T::default(); rows * columns];
+        if inner == columns {
+            let (a, b) = (Matrix::new(a, rows, columns), Matrix::new(b, columns, columns));
+            dense::multiply_add(a, b, &mut out);
+        } else {
+            // The last leaf, with fewer rows than columns: zeros stand behind its q.
+            let a: Vec<T> = a.chunks(columns).flat_map(|row| row[..inner].to_vec()).collect();
+            let (a, b) = (Matrix::new(&a, rows, inner), Matrix::new(b, inner, columns));
+            dense::multiply_add(a, b, &mut out);
+        }
+        out
+    };
+    let (own, above) = (arguments[0].data()?, arguments[1].data()?);
+    let mut above = std::borrow::Cow::Borrowed(above.elements::<T>()?);
+    if let Some(inner) = arguments.get(2) {
+        above = times(&above, inner.data()?.elements::<T>()?).into();
+    }
+    let own = own.elements::<T>()?;
+    let rows = own.len() / columns.max(1);
+    matrix_block(times(own, &above), [rows, columns])
+}
+
+/// The decomposition of a square matrix in memory as one block: `u`, the values, `vt`.
+fn decomposed<'e>(r: &Blocked<'e>, number: Number, side: u64) -> Result<Blocked<'e>, ComputeError> {
+    let shape = [2 * side + 1, side];
+    let r = r.clone();
+    Blocked::from_tasks(&shape, number, &shape, move |_| {
+        let input = Input::Part(r.clone(), whole(r.shape()));
+        let work = move |arguments: &[Argument<'_, 'e>]| {
+            with_field!(number, T => {
+                let data = arguments[0].data()?;
+                decomposed_block::<T>(data.elements::<T>()?, to_usize(side))
+            })
+        };
+        let scratch = factor_scratch(2 * side * side, number.itemsize() as u64);
+        Ok(Recipe::new("svd", vec![input], bytes_of(number, &shape), work).with_scratch(scratch))
+    })
+}
+
+fn decomposed_block<T: Field>(r: &[T], side: usize) -> Result<Block, ComputeError> {
+    let why = "it does not converge; the matrix has values that are not finite";
+    let failed = || ComputeError::Value { operation: "svd", why };
+    let found = dense::svd(Matrix::new(r, side, side)).ok_or_else(failed)?;
+    let mut all = found.u;
+    all.extend(found.values.iter().map(dense::from_real::<T>));
+    all.extend_from_slice(&found.vt);
+    matrix_block(all, [2 * side + 1, side])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_cover_all_rows_and_only_the_last_may_be_low() {
+        for (rows, columns, leaf) in [(10, 3, 4), (9, 4, 4), (4, 4, 4), (8, 2, 8)] {
+            let parts = Leaf::all(rows, columns, leaf);
+            assert_eq!(parts.iter().map(|part| part.rows).sum::<u64>(), rows);
+            let low = parts.iter().filter(|part| part.least < columns).count();
+            assert!(low <= 1, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn several_leaves_give_one_q_and_one_r() {
+        // The last leaf has as many rows as the others, fewer, and fewer than columns.
+        for rows in [48, 45, 35] {
+            let position = |(row, column): (usize, usize)| (row * 4 + column) as u64;
+            let a = ndarray::Array2::from_shape_fn((rows, 4), |at| deviate(5, position(at)));
+            let tall = Tall::in_leaves(&Blocked::from_memory(&a).unwrap(), 16).unwrap();
+            let options = crate::compute::RunOptions::default();
+            let whole = |part: Blocked<'_>| {
+                let found = part.compute::<f64>(&options).unwrap();
+                found.into_dimensionality::<ndarray::Ix2>().unwrap()
+            };
+            let (q, r) = (whole(tall.q(None).unwrap()), whole(tall.r().unwrap()));
+            let far = |one: ndarray::Array2<f64>, other: &ndarray::Array2<f64>| {
+                (one - other).iter().fold(0.0_f64, |far, value| far.max(value.abs()))
+            };
+            assert!(far(q.dot(&r), &a) < 1e-12, "{rows}");
+            assert!(far(q.t().dot(&q), &ndarray::Array2::eye(4)) < 1e-12, "{rows}");
+        }
+    }
+
+    #[test]
+    fn deviates_have_mean_zero_and_variance_one() {
+        let all: Vec<f64> = (0..10_000).map(|at| deviate(3, at)).collect();
+        let mean = all.iter().sum::<f64>() / 1e4;
+        let variance = all.iter().map(|value| value * value).sum::<f64>() / 1e4;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}
