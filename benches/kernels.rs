@@ -23,6 +23,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 use peer::Peer;
 use plain::{Numbers, Outcome};
 
+#[allow(clippy::cast_possible_truncation, reason = "random numbers may be rounded")]
 fn main() -> Outcome<()> {
     for threads in [1, 2] {
         for n in [1000, sized(4000, 2000)] {
@@ -56,11 +57,19 @@ fn gemm<T: LinalgScalar + ComplexField + Send + Sync>(
         bar: Bar::AtLeast(bar),
         rounds,
     };
-    let mut subject =
-        || seconds(|| Outcome::Ok(by_panels(threads, n, &a, &b, &mut out, with_faer::<T>)));
+    let mut subject = || {
+        seconds(|| {
+            by_panels(threads, n, &a, &b, &mut out, with_faer::<T>);
+            Outcome::Ok(())
+        })
+    };
     let name = format!("gemm {short} {n}, {threads} thread{plural}, against matrixmultiply");
-    let baseline =
-        || seconds(|| Outcome::Ok(by_panels(threads, n, &a, &b, &mut other, with_ndarray::<T>)));
+    let baseline = || {
+        seconds(|| {
+            by_panels(threads, n, &a, &b, &mut other, with_ndarray::<T>);
+            Outcome::Ok(())
+        })
+    };
     compare(question(&name, 1.0), baseline, &mut subject)?.print();
     let name = format!("gemm {short} {n}, {threads} thread{plural}, against OpenBLAS");
     match Peer::start("gemm", &[dtype, &n.to_string()], threads)? {
