@@ -6,14 +6,17 @@
 //! ```
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use ndarray::{ArrayD, IxDyn};
 use num_complex::Complex;
 
 use super::number::{Number, each_number};
 use super::trouble::ComputeError;
+use super::value::{Spill, TaskError};
 use crate::array::cast::{as_bytes, from_bytes};
 use crate::array::{Bool, Element};
+use crate::txn::MappedScratch;
 
 /// A Rust type that is a [`Number`].
 pub trait Numeric: Element + Default + PartialEq + std::fmt::Debug {
@@ -263,6 +266,32 @@ pub struct Block {
     shape: Vec<usize>,
     // Invariant: as many elements as the shape says.
     data: Data<'static>,
+}
+
+/// In 8 bytes each: which number, how many axes, the shape; then the elements.
+impl Spill for Block {
+    fn spill(&self, to: &mut dyn Write) -> io::Result<()> {
+        let number = Number::ALL.iter().position(|&number| number == self.number());
+        let words = number.into_iter().chain([self.shape.len()]).chain(self.shape.iter().copied());
+        for word in words {
+            to.write_all(&(word as u64).to_le_bytes())?;
+        }
+        to.write_all(self.data.bytes())
+    }
+
+    fn restore(bytes: MappedScratch) -> Result<Self, TaskError> {
+        let (words, _) = bytes.as_chunks::<8>();
+        let word = |at: usize| {
+            let word = words.get(at).map(|word| u64::from_le_bytes(*word));
+            word.and_then(|word| usize::try_from(word).ok()).ok_or("a spilled block is cut")
+        };
+        let (number, axes) = (word(0)?, word(1)?);
+        let number = *Number::ALL.get(number).ok_or("a spilled block is of no type")?;
+        let shape = (0..axes).map(|axis| word(2 + axis)).collect::<Result<Vec<_>, _>>()?;
+        let elements = bytes.get(8 * (2 + axes)..).ok_or("a spilled block is cut")?;
+        let data = Data::of_bytes(number, elements).ok_or("a spilled block is cut")?;
+        Ok(Self::new(&shape, data.into_owned())?)
+    }
 }
 
 impl Block {

@@ -87,7 +87,7 @@ impl<'e> Recipe<'e> {
 /// A block as what a task returns.
 pub(crate) fn value_of(block: Block) -> Value {
     let bytes = block.nbytes();
-    Value::new(block, bytes)
+    Value::spillable(block, bytes)
 }
 
 impl<'a, 'e> Argument<'a, 'e> {

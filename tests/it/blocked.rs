@@ -123,6 +123,22 @@ fn results_are_the_same_within_the_least_budget_that_is_accepted() {
     }
 }
 
+/// The first block of the result needs the last running sum, and the last block the first.
+#[test]
+fn results_that_wait_on_the_disk_for_memory_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let x = noise(&[400, 300], 13).rechunk(&[20, 300]).unwrap();
+    let sums = x.cumsum(0).unwrap();
+    let expression = sums.add(sums.slice("::-1").unwrap()).unwrap();
+    let budget = RunOptions { memory_bytes: Some(400 << 10), ..threads(2) };
+    let refused = expression.compute::<f64>(&budget);
+    assert!(matches!(refused, Err(ComputeError::Run(RunError::OverBudget { .. }))));
+    let spilling = RunOptions { spill: Some(dir.path().to_owned()), ..budget };
+    let found = expression.compute::<f64>(&spilling).unwrap();
+    assert!(same_bits(&found, &computed(&expression, &threads(1))));
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "nothing is left on the disk");
+}
+
 #[test]
 fn results_do_not_depend_on_blocks_but_for_the_last_digits_of_sums() {
     let dir = tempfile::tempdir().unwrap();
