@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use thiserror::Error as ThisError;
 use zbigarray::array::{DtypeError, IndexError, ShapeError, UndoError};
+use zbigarray::compute::{ComputeError, RunError};
 use zbigarray::txn::{CatalogError, StorageError};
 use zbigarray::vm::MapError;
 use zbigarray::{ArrayError, CommitError, TransactionError};
@@ -117,6 +118,22 @@ impl From<UndoError> for Error {
         match error {
             UndoError::Array(error) => error.into(),
             UndoError::Commit(error) => error.into(),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// What a task met is told as if it had been met here: the task is no concern of who computes.
+impl From<ComputeError> for Error {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Array(error) => error.into(),
+            ComputeError::Run(RunError::Cancelled) => Self::Interrupted,
+            ComputeError::Run(RunError::Task { cause, .. } | RunError::Sink { cause, .. }) => cause
+                .downcast::<ComputeError>()
+                .map(|error| (*error).into())
+                .or_else(|cause| cause.downcast::<ArrayError>().map(|error| (*error).into()))
+                .unwrap_or_else(|cause| Self::Refused(cause.to_string())),
             error => Self::Refused(error.to_string()),
         }
     }

@@ -20,10 +20,14 @@
 mod bench;
 mod check;
 mod codec;
+mod compute;
 mod copy;
 mod demo;
 mod error;
+mod evaluate;
 mod export;
+mod formula;
+mod functions;
 mod history;
 mod import;
 mod interrupt;
@@ -95,6 +99,7 @@ enum Command {
     Copy(copy::Copy),
     Attrs(names::Attrs),
     Codec(codec::Codec),
+    Compute(compute::Compute),
     Resize(names::Resize),
     Tag(names::Tag),
     Undo(names::Undo),
@@ -228,6 +233,7 @@ impl Command {
             Self::Copy(command) => command.run(output),
             Self::Attrs(command) => command.run(output),
             Self::Codec(command) => command.run(output),
+            Self::Compute(command) => command.run(output),
             Self::Resize(command) => command.run(output),
             Self::Tag(command) => command.run(output),
             Self::Undo(command) => command.run(output),

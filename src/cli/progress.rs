@@ -9,6 +9,9 @@ use super::output::Output;
 const TEMPLATE: &str = "{prefix} [{bar:24}] {percent:>3}%  {bytes} of {total_bytes}  \
      {binary_bytes_per_sec}  {eta} left  {wide_msg}";
 
+const TASKS_TEMPLATE: &str = "{prefix} [{bar:24}] {percent:>3}%  {pos} of {len} tasks  \
+     {eta} left  {wide_msg}";
+
 /// Shows how far a command is; goes away when dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -28,6 +31,15 @@ impl Progress {
         bar.set_prefix(super::output::printable(what));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, started: Instant::now() }
+    }
+
+    /// A bar for tasks, whose number is not known yet.
+    pub(crate) fn of_tasks(output: Output, what: &str) -> Self {
+        let progress = Self::new(output, what, 0);
+        if let Ok(style) = ProgressStyle::with_template(TASKS_TEMPLATE) {
+            progress.bar.set_style(style.progress_chars("=> "));
+        }
+        progress
     }
 
     /// More is done.

@@ -27,7 +27,7 @@ use ndarray::{ArrayBase, ArrayD, ArrayView, CowArray, Data as Elements, Dimensio
 
 use super::block::{Block, Data, Numeric, with_elements};
 use super::convert::element;
-use super::graph::Graph;
+use super::graph::{Graph, TaskId};
 use super::lower::Lowering;
 use super::node::{Blocked, Indexed, Kind, Run};
 use super::number::{Number, Scalar};
@@ -201,12 +201,14 @@ impl<'e> Blocked<'e> {
         Block::new(&lens, result)
     }
 
-    /// Runs the tasks and calls `take` with every block, in no particular order, on this thread.
-    pub(crate) fn each_block(
-        &self,
-        options: &RunOptions,
-        mut take: impl FnMut(&Region, &Block) -> Result<(), ComputeError>,
-    ) -> Result<Report, ComputeError> {
+    /// The tasks that compute it, and those of them that give its blocks, in row-major order: for
+    /// [`explain`](super::explain()), for a picture, or to read the trace of a run. The same
+    /// expression has the same tasks each time.
+    ///
+    /// # Errors
+    ///
+    /// [`ComputeError::Argument`] if there are more blocks than a graph can have tasks.
+    pub fn graph(&self) -> Result<(Graph<'e>, Vec<TaskId>), ComputeError> {
         let mut graph = Graph::new();
         let total = self.0.grid.total();
         if u32::try_from(total).is_err() {
@@ -217,6 +219,17 @@ impl<'e> Blocked<'e> {
         let mut lowering = Lowering::new(&mut graph);
         let outputs =
             (0..total).map(|number| lowering.block(self, number)).collect::<Result<Vec<_>, _>>()?;
+        drop(lowering);
+        Ok((graph, outputs))
+    }
+
+    /// Runs the tasks and calls `take` with every block, in no particular order, on this thread.
+    pub(crate) fn each_block(
+        &self,
+        options: &RunOptions,
+        mut take: impl FnMut(&Region, &Block) -> Result<(), ComputeError>,
+    ) -> Result<Report, ComputeError> {
+        let (graph, outputs) = self.graph()?;
         let report = run(&graph, &outputs, options, &mut |output, value| {
             let region = self.0.grid.region(&self.0.grid.position(output as u64));
             let block = value.expect::<Block>()?;

@@ -144,7 +144,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
     /// A task of this recipe, of the array `owner`.
     fn recipe(&mut self, owner: &Blocked<'e>, recipe: Recipe<'e>) -> Result<TaskId, ComputeError> {
         let (mut ids, mut slots, mut places) = (Vec::new(), Slots::new(), Vec::new());
-        let mut parts = Vec::new();
+        let (mut parts, mut reads, mut known) = (Vec::new(), 0_u64, Vec::new());
         for input in recipe.inputs {
             match input {
                 Input::Part(node, region) => {
@@ -157,6 +157,8 @@ impl<'g, 'e> Lowering<'g, 'e> {
                             ids.push(self.made(&of, block)?);
                         }
                     }
+                    let own = stored::read_bytes(&node, &region, &mut known)?;
+                    reads = reads.saturating_add(own);
                     places.push(Err(parts.len()));
                     parts.push((node, region));
                 }
@@ -191,6 +193,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
         };
         let task = self.graph.task(key, &ids, recipe.bytes, run);
         self.graph.scratch(task, recipe.scratch);
+        self.graph.reads(task, reads);
         Ok(task)
     }
 

@@ -84,6 +84,63 @@ pub(crate) fn map<'e>(
     }
 }
 
+/// Bytes of elements of stored arrays that `region` of `node` is made of. What is in `known`, by
+/// node and region, is not counted again.
+pub(crate) fn read_bytes(
+    node: &Blocked<'_>,
+    region: &Region,
+    known: &mut Vec<(usize, Region)>,
+) -> Result<u64, ComputeError> {
+    if region.count() == 0 {
+        return Ok(0);
+    }
+    match &node.0.kind {
+        Kind::Stored(_) => Ok(own_bytes(node, region, region.count(), known)),
+        Kind::View { of, along } => {
+            let hull = hull(along, region);
+            match &of.0.kind {
+                // Steps leave elements out, and what is broadcast is read once.
+                Kind::Stored(_) => {
+                    Ok(own_bytes(node, region, hull.count().min(region.count()), known))
+                }
+                _ => read_bytes(of, &hull, known),
+            }
+        }
+        Kind::Map { operands, .. } => operands.iter().try_fold(0_u64, |sum, operand| {
+            Ok(sum.saturating_add(read_bytes(operand, &projected(operand, node, region), known)?))
+        }),
+        Kind::Joined { axis, parts } => parts_met(*axis, parts, region)
+            .try_fold(0_u64, |sum, (index, part)| {
+                Ok(sum.saturating_add(read_bytes(&parts[index].1, &part, known)?))
+            }),
+        Kind::Reshaped(of) => {
+            let mut sum = 0_u64;
+            each_run(node.shape(), region, |first, count| {
+                boxes(of.shape(), first, count).iter().try_for_each(|part| {
+                    sum = sum.saturating_add(read_bytes(of, part, &mut Vec::new())?);
+                    Ok(())
+                })
+            })?;
+            Ok(sum)
+        }
+        Kind::Memory(_) | Kind::Indexed(_) | Kind::Function(_) | Kind::Tasks(_) => Ok(0),
+    }
+}
+
+fn own_bytes(
+    node: &Blocked<'_>,
+    region: &Region,
+    count: usize,
+    known: &mut Vec<(usize, Region)>,
+) -> u64 {
+    let is_known = known.iter().any(|(of, its)| *of == node.identity() && its == region);
+    if is_known {
+        return 0;
+    }
+    known.push((node.identity(), region.clone()));
+    (count as u64).saturating_mul(node.number().itemsize() as u64)
+}
+
 fn map_view<'e>(
     node: &Blocked<'e>,
     array: &'e DynArray<'e>,
