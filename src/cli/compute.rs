@@ -78,7 +78,7 @@ pub(crate) struct Compute {
     at: At,
     /// Only say what would be done: tasks, bytes, the most memory at one moment
     ///
-    /// The elements that a mask as in x[x > 0] takes are counted all the same, as the shape of the
+    /// The elements that a mask as in `x[x > 0]` takes are counted all the same, as the shape of the
     /// result depends on them.
     #[arg(long)]
     explain: bool,

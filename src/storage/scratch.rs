@@ -3,7 +3,7 @@
 //!
 //! # Invariants
 //!
-//! 1. At most [`KEPT_MAX`] buffers of [`LEN_MAX`] bytes wait to be used again.
+//! 1. At most `KEPT_MAX` buffers of `LEN_MAX` bytes wait to be used again.
 //!
 //! # Failure
 //!
