@@ -78,8 +78,8 @@ pub(crate) struct Compute {
     at: At,
     /// Only say what would be done: tasks, bytes, the most memory at one moment
     ///
-    /// The elements that a mask as in `x[x > 0]` takes are counted all the same, as the shape of the
-    /// result depends on them.
+    /// The elements that a mask as in `x[x > 0]` takes are counted all the same, as the shape of
+    /// the result depends on them.
     #[arg(long)]
     explain: bool,
     /// Draw the tasks into this file, as SVG; nothing else is done
