@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::array::{ArrayError, UndoError};
+#[cfg(feature = "compute")]
 use crate::compute::RunError;
 use crate::storage::StorageError;
 use crate::txn::{CommitError, TransactionError};
@@ -24,6 +25,7 @@ pub enum Error {
     #[error(transparent)]
     Array(#[from] ArrayError),
     /// Computing.
+    #[cfg(feature = "compute")]
     #[error(transparent)]
     Run(#[from] RunError),
     /// Undoing a commit.

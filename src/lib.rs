@@ -41,6 +41,7 @@
 #![deny(unsafe_code)]
 
 pub mod array;
+#[cfg(feature = "compute")]
 pub mod compute;
 mod error;
 // The two lowest layers are public for the rigs and benchmarks of this repository only: they rely

@@ -10,8 +10,10 @@
 #[cfg(test)]
 mod appends;
 #[cfg(test)]
+#[cfg(feature = "compute")]
 mod blocked;
 #[cfg(test)]
+#[cfg(feature = "compute")]
 mod compute_run;
 #[cfg(test)]
 mod concurrent;
@@ -32,6 +34,7 @@ mod model;
 #[cfg(test)]
 mod numpy_casting;
 #[cfg(test)]
+#[cfg(feature = "compute")]
 mod numpy_compute;
 #[cfg(test)]
 mod numpy_pure;

@@ -31,7 +31,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--release", "--package", "zbigarray", "--test", "crash"]);
     if arguments.iter().any(|word| word.starts_with("--bug")) {
-        command.args(["--features", "planted-bugs"]);
+        command.args(["--no-default-features", "--features", "planted-bugs"]);
     }
     command.args(["--", "enumerate"]);
     if !arguments.contains(&"--images") {
