@@ -2,7 +2,7 @@
 //! delayed calls over a table in a store.
 //!
 //! ```sh
-//! cargo run --release --example nested_cv                                   a small table, in seconds
+//! cargo run --release --example nested_cv            a small table
 //! cargo run --release --example nested_cv -- 20000000 31
 //! ```
 //!
