@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Writes a field of steps, latitudes and longitudes into a store, four steps a day, then computes
-//! `mean(t2m[::4], 0) - mean(t2m[2::4], 0)` within `--memory` MiB for blocks, commits the result and
-//! draws it: `target/day_night/*.png`. `run.html` there shows what each thread did when.
+//! `mean(t2m[::4], 0) - mean(t2m[2::4], 0)` within `--memory` MiB for blocks, commits the result
+//! and draws it: `target/day_night/*.png`. `run.html` there shows what each thread did when.
 
 mod picture;
 mod weather;

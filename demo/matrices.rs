@@ -7,9 +7,9 @@
 //! cargo run --release --example matrices -- svd 30000 1000 --memory 1024
 //! ```
 //!
-//! cargo run --release --example matrices                               small ones
-//! values and vectors of N x M. The matrices are written into a store first, with seeded numbers,
-//! and results are committed; each is compared with its definition at some places.
+//! `matmul` is `A @ B` of N x N, `gram` is `A.T.dot(B) - B.mean(axis=0)` of N x M, `svd` all
+//! singular values and vectors of N x M. The matrices are written into a store first, with seeded
+//! numbers, and results are committed; each is compared with its definition at some places.
 
 use std::env;
 use std::error::Error;
