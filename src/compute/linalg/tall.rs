@@ -324,7 +324,18 @@ fn factors<T: Field>(
 }
 
 /// A leaf's `q` times what is above it.
-fn product<T: Field>(arguments: &[Argument<'_, '_>], columns: u64) -> Result<Block, ComputeError> {
+fn product(
+    number: Number,
+    arguments: &[Argument<'_, '_>],
+    columns: u64,
+) -> Result<Block, ComputeError> {
+    with_field!(number, T => { product_of::<T>(arguments, columns) })
+}
+
+fn product_of<T: Field>(
+    arguments: &[Argument<'_, '_>],
+    columns: u64,
+) -> Result<Block, ComputeError> {
     let columns = to_usize(columns);
     let (own, above) = (arguments[0].data()?, arguments[1].data()?);
     let (own, above) = (own.elements::<T>()?, above.elements::<T>()?);
