@@ -221,7 +221,7 @@ impl<'e> Tall<'e> {
             let of_above = if is_stacked { leaf.of_stack(columns) } else { whole(above.shape()) };
             let inputs = vec![own, Input::Part(above.clone(), of_above)];
             let bytes = bytes_of(number, &[leaf.rows, columns]);
-            let work = move |arguments: &[Argument<'_, 'e>]| with_field!(number, T => { product::<T>(arguments, columns) });
+            let work = move |arguments: &[Argument<'_, 'e>]| product(number, arguments, columns);
             Ok(Recipe::new("q", inputs, bytes, work).with_scratch(bytes))
         })
     }
