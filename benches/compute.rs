@@ -65,8 +65,11 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-fn options(directory: &Path, threads: usize) -> RunOptions {
-    let (memory_bytes, spill) = (Some(BUDGET_BYTES), Some(directory.to_path_buf()));
+/// For speed a decomposition may have as much memory as dask takes for it.
+fn options(what: &str, directory: &Path, threads: usize) -> RunOptions {
+    let is_limited = what != "decomposition" || machine::child_name().is_some();
+    let memory_bytes = is_limited.then_some(BUDGET_BYTES);
+    let spill = Some(directory.to_path_buf());
     RunOptions { threads, memory_bytes, spill, ..RunOptions::default() }
 }
 
@@ -167,7 +170,7 @@ fn computed(what: &str, directory: &Path, threads: usize) -> Outcome<()> {
     let mut targets = targets.collect::<Result<Vec<_>, _>>()?;
     let mut pairs: Vec<(&Blocked<'_>, &mut DynArray<'_>)> =
         results.iter().zip(&mut targets).collect();
-    store_all(&mut pairs, &options(directory, threads))?;
+    store_all(&mut pairs, &options(what, directory, threads))?;
     Ok(())
 }
 

@@ -140,6 +140,15 @@ impl Part<'_, '_> {
         &self,
         see: &mut dyn FnMut(&Region, &Data<'_>) -> Result<(), ComputeError>,
     ) -> Result<(), ComputeError> {
-        tiles(self.node, self.region, &self.sources, see)
+        self.each_tile_within(self.region, see)
+    }
+
+    /// The same with the tiles of a region within.
+    pub(crate) fn each_tile_within(
+        &self,
+        region: &Region,
+        see: &mut dyn FnMut(&Region, &Data<'_>) -> Result<(), ComputeError>,
+    ) -> Result<(), ComputeError> {
+        tiles(self.node, region, &self.sources, see)
     }
 }

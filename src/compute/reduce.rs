@@ -29,6 +29,9 @@ use super::value::Value;
 /// States merged in one task.
 const MERGED_AT_ONCE: usize = 4;
 
+/// Bytes of states that stay in a processor's cache.
+const STRIPE_BYTES: u64 = 256 << 10;
+
 /// Blocks seen by one task at most.
 const SEEN_AT_ONCE: usize = 8;
 
@@ -258,9 +261,16 @@ fn state<'e, R: Reducer>(
     let inputs = regions.iter().map(part).collect();
     let (plan, reducer) = (Arc::clone(plan), Arc::clone(reducer));
     let work = move |arguments: &[Argument<'_, 'e>]| {
-        let mut states = vec![reducer.start(); count];
-        for argument in arguments {
-            see(&plan, &*reducer, argument.part()?, &mut states)?;
+        // Written, not asked for as zeros, which would fault twice: when read and when written.
+        let mut states = Vec::with_capacity(count);
+        states.resize(count, reducer.start());
+        let parts = arguments.iter().map(Argument::part).collect::<Result<Vec<_>, _>>()?;
+        let stripes: Vec<Vec<Region>> =
+            parts.iter().map(|part| stripes::<R>(&plan, part.region, count)).collect();
+        for at in 0..stripes.first().map_or(0, Vec::len) {
+            for (part, stripes) in parts.iter().zip(&stripes) {
+                see(&plan, &*reducer, part, &stripes[at], &mut states)?;
+            }
         }
         let bytes = states_bytes::<R>(count);
         Ok(Value::new(States(states), bytes))
@@ -300,11 +310,29 @@ fn merged<R: Reducer>(
     Ok(states)
 }
 
-/// Sees all elements of a block, tile by tile.
+/// Cut along the axes that stay, so that the states of a stripe are in the cache while all of its
+/// elements are seen. Blocks that differ along reduced axes only are cut alike.
+fn stripes<R: Reducer>(plan: &Plan<'_>, region: &Region, count: usize) -> Vec<Region> {
+    if plan.input.0.fast_axis.is_some() || states_bytes::<R>(count) <= STRIPE_BYTES {
+        return vec![region.clone()];
+    }
+    let mut room = STRIPE_BYTES / size_of::<R::State>() as u64;
+    let mut stripe: Vec<u64> = region.len.iter().map(|&len| len.max(1)).collect();
+    for (axis, len) in stripe.iter_mut().enumerate().rev() {
+        if !plan.reduced[axis] {
+            *len = (*len).min(room.max(1));
+            room /= *len;
+        }
+    }
+    region.tiles(&stripe).collect()
+}
+
+/// Sees all elements of a stripe of a block, tile by tile.
 fn see<R: Reducer>(
     plan: &Plan<'_>,
     reducer: &R,
     part: &Part<'_, '_>,
+    stripe: &Region,
     states: &mut [R::State],
 ) -> Result<(), ComputeError> {
     let kept = |lens: &[u64]| -> Vec<u64> {
@@ -323,7 +351,7 @@ fn see<R: Reducer>(
         block: part.region,
         reducer: PhantomData::<R>,
     };
-    part.each_tile(&mut |tile, data| {
+    part.each_tile_within(stripe, &mut |tile, data| {
         rows.see(tile, data.elements::<R::Element>()?, reducer, states);
         Ok(())
     })

@@ -31,6 +31,9 @@ use crate::compute::trouble::ComputeError;
 /// Rows of a leaf for each column, at least: a stack is so many times smaller than what it is of.
 const ROWS_PER_COLUMN: u64 = 6;
 
+/// So many leaves are enough for threads to end together however they are cut.
+const UNEVEN_LEAVES: u64 = 32;
+
 /// Columns that `svd_compressed` takes besides those asked for, so that the last ones asked for
 /// are right too.
 const SPARE_COLUMNS: u64 = 10;
@@ -177,10 +180,15 @@ impl<'e> Tall<'e> {
         }
         let a = as_field(a)?;
         let of_block = BLOCK_BYTES / bytes_of(a.number(), &[columns.max(1)]);
-        // Invariant 1. In a stack all of a block of rows then belongs to one leaf.
-        let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN));
-        let whole_blocks = leaf / columns.max(1) * columns.max(1);
-        Self::in_leaves(&a, whole_blocks.max(1))
+        // Invariant 1.
+        let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN)).max(1);
+        // Few leaves are cut so that two, four or eight threads end together.
+        let count = rows.div_ceil(leaf).max(1);
+        let leaf = match count {
+            ..UNEVEN_LEAVES => rows.div_ceil(1 << count.ilog2()).max(1),
+            _ => leaf,
+        };
+        Self::in_leaves(&a, leaf)
     }
 
     /// Cut into leaves of so many rows, at least twice as many as there are columns.
@@ -191,7 +199,11 @@ impl<'e> Tall<'e> {
         let parts = Leaf::all(rows, columns, leaf);
         let stack = match parts.len() {
             0 | 1 => None,
-            _ => Some(Box::new(Self::in_leaves(&stacked(&leaves, parts, columns)?, leaf)?)),
+            _ => {
+                // All of a block of rows of the stack belongs to one leaf of it.
+                let leaf = leaf / columns.max(1) * columns.max(1);
+                Some(Box::new(Self::in_leaves(&stacked(&leaves, parts, columns)?, leaf)?))
+            }
         };
         Ok(Self { rows, columns, leaf, number, leaves, stack })
     }
