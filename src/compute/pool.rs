@@ -33,7 +33,7 @@ use super::spill::{Disk, Spilled};
 use super::step::{Runner, Scratch};
 use super::trace::{Recorder, Span, What};
 use super::value::{TaskError, Value};
-use crate::sync::process::Ordering;
+use crate::sync::process::{AtomicBool, Ordering};
 use crate::sync::{Changed, Instant, Mutex, MutexGuard, thread};
 
 /// How long a batch should take.
@@ -62,6 +62,8 @@ struct Pool<'a, 'env> {
     state: Mutex<State<'a>>,
     work: Changed,
     delivery: Changed,
+    /// Whether a task failed: who looks here need not take the lock.
+    has_failed: AtomicBool,
 }
 
 /// What the lock guards.
@@ -155,6 +157,7 @@ pub(super) fn run<'a>(
         state: Mutex::new(state),
         work: Changed::default(),
         delivery: Changed::default(),
+        has_failed: AtomicBool::new(false),
     };
     pool.run(sink)
 }
@@ -299,7 +302,8 @@ impl<'a> Pool<'a, '_> {
 
     /// Takes jobs, as many as will be done in a short time.
     fn take(&self, state: &mut State<'a>, batch: &mut Batch) {
-        if state.failed.is_some() {
+        // Who failed may not have said why yet, and wakes all when he has.
+        if state.failed.is_some() || self.shall_end() {
             return;
         }
         let share = state.scheduler.ready() / self.settings.threads.max(1);
@@ -343,15 +347,17 @@ impl<'a> Pool<'a, '_> {
         let mut before = begin;
         for job in batch.jobs.drain(..) {
             let is_late = before - begin > 2 * BATCH_TIME;
-            let has_failed = batch.failed.is_some() && !planted(Bug::FailureIgnored);
             match job {
-                Job::Run { step, .. } if is_late || has_failed => {
+                Job::Run { step, .. } if is_late || self.shall_end() => {
                     batch.done.push(Done::Returned { step });
                     continue;
                 }
                 job => match self.do_job(job, &batch.inputs, &mut local.scratch) {
                     Ok(done) => batch.done.push(done),
-                    Err(error) => batch.failed = Some(error),
+                    Err(error) => {
+                        self.has_failed.store(true, Ordering::Relaxed);
+                        batch.failed = Some(error);
+                    }
                 },
             }
             if count > 1 || self.settings.recorder.is_some() || self.settings.cache.is_some() {
@@ -369,6 +375,13 @@ impl<'a> Pool<'a, '_> {
         } else if took > BATCH_TIME {
             batch.size = (batch.size / 2).max(1);
         }
+    }
+
+    /// Whether no task may begin any more.
+    fn shall_end(&self) -> bool {
+        let is_cancelled = self.settings.cancel.is_some_and(Cancel::is_cancelled);
+        is_cancelled && !planted(Bug::CancelIgnored)
+            || self.has_failed.load(Ordering::Relaxed) && !planted(Bug::FailureIgnored)
     }
 
     fn do_job(&self, job: Job, inputs: &[Value], scratch: &mut Scratch) -> Result<Done, RunError> {

@@ -136,6 +136,7 @@ fn a_snapshot_that_a_process_was_given_is_kept_by_the_pack_of_another() {
 #[test]
 fn runs_of_tasks_hand_every_output_over_once_and_end() {
     explore(pool::outputs_within_a_budget);
+    explore(pool::outputs_that_wait_to_be_taken);
     explore(pool::outputs_of_short_tasks);
 }
 
@@ -160,9 +161,9 @@ fn a_cancel_at_any_moment_ends_the_run_or_comes_too_late() {
 fn threads_that_are_not_woken_are_found() {
     for bug in [Bug::WakeMissed, Bug::DeliveryMissed] {
         plant(Some(bug));
-        let found = fails(pool::outputs_within_a_budget);
+        let found = fails(pool::outputs_that_wait_to_be_taken);
         plant(None);
         assert!(found, "{bug:?} is not found");
     }
-    assert!(!fails(pool::outputs_within_a_budget));
+    assert!(!fails(pool::outputs_that_wait_to_be_taken));
 }
