@@ -15,6 +15,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::harness::{Question, compare, not_run};
 use crate::plain::Outcome;
 
 /// Why there is no peer.
@@ -64,6 +65,21 @@ impl Peer {
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
+}
+
+/// A row against a peer: its seconds become the unit of the row by `factor`.
+pub(crate) fn against(
+    question: Question<'_>,
+    peer: Option<Peer>,
+    factor: f64,
+    subject: impl FnMut() -> Outcome<f64>,
+) -> Outcome<()> {
+    let answer = match peer {
+        None => not_run(question.name, HOW_TO),
+        Some(mut peer) => compare(question, || Ok(peer.turn()? * factor), subject)?,
+    };
+    answer.print();
+    Ok(())
 }
 
 impl Drop for Peer {

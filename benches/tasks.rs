@@ -3,31 +3,41 @@
 //! Workload: a million tasks that return a number, with the graph built, run and dropped: all for
 //! themselves; a chain, which becomes one step; a binary tree of sums. With as many threads as
 //! processors. Limit: one core, which builds and orders the graph. Expected: 1 us. A tenth of the
-//! tasks in quick runs.
-//! `benches/peers/tasks_dask.py` asks dask the same.
+//! tasks in quick runs. Baseline: dask's threaded scheduler, with a tenth of the tasks, by
+//! `benches/peers/peers.py`.
 
 mod harness;
+mod peer;
+mod plain;
 
-use harness::{Bar, limit, seconds, sized};
+use harness::{Bar, Question, Ratio, limit, seconds, sized};
+use peer::{Peer, against};
+use plain::Outcome;
 use zbigarray::compute::{Family, Graph, RunOptions, TaskError, TaskId, Value, run};
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
     let count = sized(1_000_000, 100_000);
     let bar = Bar::AtMost(2.0);
-    for (name, build) in [
-        ("trivial task, embarrassing", embarrassing as fn(&mut Graph<'_>, u64) -> Vec<TaskId>),
-        ("trivial task, chain", chain),
-        ("trivial task, tree", tree),
+    for (shape, build) in [
+        ("embarrassing", embarrassing as fn(&mut Graph<'_>, u64) -> Vec<TaskId>),
+        ("chain", chain),
+        ("tree", tree),
     ] {
+        let name = format!("trivial task, {shape}");
         let once = || -> Outcome<f64> {
             let time = seconds(|| whole(count, build))?;
             Ok(time * 1e6 / count as f64)
         };
         once()?;
         let times = (0..sized(9, 3)).map(|_| once()).collect::<Outcome<Vec<f64>>>()?;
-        limit(name, "us", bar, times).print();
+        limit(&name, "us", bar, times).print();
+        // Of dask a tenth: it would take minutes.
+        let few = count / 10;
+        let name = format!("{name}, against dask");
+        let (ratio, bar, rounds) = (Ratio::Speed, Bar::AtLeast(100.0), sized(3, 1));
+        let question = Question { name: &name, unit: "us", ratio, bar, rounds };
+        let peer = Peer::start("tasks", &[shape, &few.to_string()], 1)?;
+        against(question, peer, 1e6 / few as f64, once)?;
     }
     Ok(())
 }

@@ -44,6 +44,7 @@ impl Changed {
     }
 
     /// Wakes one who sleeps.
+    #[cfg(feature = "compute")]
     pub(crate) fn tell_one(&self) {
         self.0.notify_one();
     }

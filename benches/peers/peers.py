@@ -59,26 +59,40 @@ def svd(rows, columns):
 
 
 def tasks(shape, count):
-    """So many tasks that do nothing, by dask's threaded scheduler, the graph included."""
+    """So many tasks that add small numbers, by dask's threaded scheduler, the graph included."""
     import dask.threaded
 
     count = int(count)
-    leaves = (count + 1) // 2
 
-    def nothing(*_):
-        return None
+    def add(*values):
+        return 1 + sum(values)
 
-    def inputs(number):
-        if shape == "chain":
-            return [number - 1] if number else []
-        if shape == "tree" and number >= leaves:
-            return [2 * (number - leaves), 2 * (number - leaves) + 1]
-        return []
+    def embarrassing():
+        return {("task", i): (add, i) for i in range(count)}, [("task", i) for i in range(count)]
+
+    def chain():
+        graph = {("link", 0): (add,)}
+        for i in range(1, count):
+            graph["link", i] = (add, ("link", i - 1))
+        return graph, [("link", count - 1)]
+
+    def tree():
+        graph = {("leaf", i): (add, i) for i in range(count // 2)}
+        level, sums = list(graph), 0
+        while len(level) > 1:
+            above = []
+            for at in range(0, len(level), 2):
+                graph["sum", sums] = (add, *level[at : at + 2])
+                above.append(("sum", sums))
+                sums += 1
+            level = above
+        return graph, level
+
+    build = {"embarrassing": embarrassing, "chain": chain, "tree": tree}[shape]
 
     def turn():
-        graph = {number: (nothing, *inputs(number)) for number in range(count)}
-        wanted = list(range(count)) if shape == "star" else [count - 1]
-        dask.threaded.get(graph, wanted)
+        graph, outputs = build()
+        dask.threaded.get(graph, outputs)
 
     return turn
 

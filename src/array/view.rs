@@ -25,6 +25,7 @@ use super::error::ArrayError;
 use super::index::Selection;
 use crate::units::PageRange;
 
+#[cfg(feature = "compute")]
 impl DynArray<'_> {
     /// The bytes from the lowest to the highest selected element, mapped and neither read nor
     /// compared with their checksums; see [`ensure`](Self::ensure).

@@ -21,6 +21,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::slice;
 use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, ArrayView, CowArray, Data as Elements, Dimension, IxDyn};
@@ -34,9 +35,10 @@ use super::number::{Number, Scalar};
 use super::recipe::Recipe;
 use super::region::{Region, to_usize};
 use super::run::{Report, RunOptions, run};
+use super::storing::store_all;
 use super::trouble::ComputeError;
 use super::value::TaskError;
-use crate::array::{DynArray, Index, Order, Selection};
+use crate::array::{DynArray, Index, Selection};
 
 impl<'e> Blocked<'e> {
     /// An array of a store, as its transaction shows it. Nothing is read or copied.
@@ -189,7 +191,7 @@ impl<'e> Blocked<'e> {
         let lens = self.shape().iter().map(|&len| usize::try_from(len).ok());
         let lens: Vec<usize> = lens.collect::<Option<_>>().ok_or_else(too_large)?;
         let mut result = super::block::try_zeros(self.number(), &lens).ok_or_else(too_large)?;
-        self.each_block(options, |region, block| {
+        each_block(slice::from_ref(self), options, |_, region, block| {
             let at: Vec<usize> = region.start.iter().map(|&at| to_usize(at)).collect();
             super::evaluate::place(
                 block.data(),
@@ -209,36 +211,7 @@ impl<'e> Blocked<'e> {
     ///
     /// [`ComputeError::Argument`] if there are more blocks than a graph can have tasks.
     pub fn graph(&self) -> Result<(Graph<'e>, Vec<TaskId>), ComputeError> {
-        let mut graph = Graph::new();
-        let total = self.0.grid.total();
-        if u32::try_from(total).is_err() {
-            let (operation, shape) = ("compute", self.shape().to_vec());
-            let why = format!("{total} blocks are more than a graph can have; take larger ones");
-            return Err(ComputeError::Argument { operation, shape, why });
-        }
-        let mut lowering = Lowering::new(&mut graph);
-        let outputs =
-            (0..total).map(|number| lowering.block(self, number)).collect::<Result<Vec<_>, _>>()?;
-        drop(lowering);
-        Ok((graph, outputs))
-    }
-
-    /// Runs the tasks and calls `take` with every block, in no particular order, on this thread.
-    pub(crate) fn each_block(
-        &self,
-        options: &RunOptions,
-        mut take: impl FnMut(&Region, &Block) -> Result<(), ComputeError>,
-    ) -> Result<Report, ComputeError> {
-        let (graph, outputs) = self.graph()?;
-        let report = run(&graph, &outputs, options, &mut |output, value| {
-            let region = self.0.grid.region(&self.0.grid.position(output as u64));
-            let block = value.expect::<Block>()?;
-            if block.shape() != region.lens() || block.number() != self.number() {
-                return Err(TaskError::from("a block has another shape or type than it should"));
-            }
-            Ok(take(&region, block)?)
-        })?;
-        Ok(report)
+        graph_of(slice::from_ref(self))
     }
 
     /// Computes all elements and writes them into `target`, cast to its type as an assignment
@@ -257,29 +230,7 @@ impl<'e> Blocked<'e> {
         target: &mut DynArray<'_>,
         options: &RunOptions,
     ) -> Result<Report, ComputeError> {
-        let dtype = target.dtype().clone();
-        let Some(number) = Number::of(&dtype) else {
-            return Err(ComputeError::NotNumbers { dtype });
-        };
-        if target.shape()[..] != *self.shape() {
-            let (given, wanted) = (self.shape().to_vec(), target.shape().to_vec());
-            return Err(ComputeError::Target { given, wanted });
-        }
-        let is_native = dtype.is_native_order() || number == Number::Bool;
-        self.astype(number)?.each_block(options, |region, block| {
-            let axes = region.start.iter().zip(&region.len);
-            let indices: Vec<Index> =
-                axes.map(|(&start, &len)| Index::from(start..start + len)).collect();
-            let selection = target.select(&indices)?;
-            match is_native {
-                true => target.write(&selection, Order::C, block.data().bytes())?,
-                false => {
-                    let swapped = super::evaluate::swapped(block.data().borrowed());
-                    target.write(&selection, Order::C, swapped.bytes())?;
-                }
-            }
-            Ok(())
-        })
+        store_all(&mut [(self, target)], options)
     }
 
     /// All elements as an array: mapped memory where they lie in a store or in memory already,
@@ -340,6 +291,59 @@ impl<'e> Blocked<'e> {
             _ => Ok(None),
         }
     }
+}
+
+/// The tasks that compute all of `results`, and those that give their blocks: of each in row-major
+/// order, one result after another.
+pub(super) fn graph_of<'e>(
+    results: &[Blocked<'e>],
+) -> Result<(Graph<'e>, Vec<TaskId>), ComputeError> {
+    let mut graph = Graph::new();
+    let total = results.iter().fold(0_u64, |sum, result| sum.saturating_add(result.0.grid.total()));
+    if let (Err(_), Some(result)) = (u32::try_from(total), results.first()) {
+        let (operation, shape) = ("compute", result.shape().to_vec());
+        let why = format!("{total} blocks are more than a graph can have; take larger ones");
+        return Err(ComputeError::Argument { operation, shape, why });
+    }
+    let mut lowering = Lowering::new(&mut graph);
+    let mut outputs = Vec::new();
+    for result in results {
+        for number in 0..result.0.grid.total() {
+            outputs.push(lowering.block(result, number)?);
+        }
+    }
+    drop(lowering);
+    Ok((graph, outputs))
+}
+
+/// Runs the tasks of `results` and calls `take` with every block and the place of its result in
+/// `results`, in no particular order, on this thread.
+pub(super) fn each_block(
+    results: &[Blocked<'_>],
+    options: &RunOptions,
+    mut take: impl FnMut(usize, &Region, &Block) -> Result<(), ComputeError>,
+) -> Result<Report, ComputeError> {
+    let (graph, outputs) = graph_of(results)?;
+    let ends: Vec<u64> = results
+        .iter()
+        .scan(0, |end, result| {
+            *end += result.0.grid.total();
+            Some(*end)
+        })
+        .collect();
+    let report = run(&graph, &outputs, options, &mut |output, value| {
+        let output = output as u64;
+        let of = ends.partition_point(|&end| end <= output);
+        let result = &results[of];
+        let number = output + result.0.grid.total() - ends[of];
+        let region = result.0.grid.region(&result.0.grid.position(number));
+        let block = value.expect::<Block>()?;
+        if block.shape() != region.lens() || block.number() != result.number() {
+            return Err(TaskError::from("a block has another shape or type than it should"));
+        }
+        Ok(take(of, &region, block)?)
+    })?;
+    Ok(report)
 }
 
 /// The slice of `len` positions from `start` on.

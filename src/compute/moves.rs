@@ -3,6 +3,9 @@
 //! Slices, transposes and the like of a read become another read; those of a function of elements
 //! go to its operands.
 
+use std::slice;
+
+use super::blocked::each_block;
 use super::node::{Blocked, Kind};
 use super::number::{Number, Scalar};
 use super::region::to_i64;
@@ -491,7 +494,7 @@ impl<'e> Blocked<'e> {
         }
         let flat = mask.astype(Number::Bool)?.ravel()?;
         let (mut at, mut too_many) = (Vec::new(), false);
-        flat.each_block(options, |region, block| {
+        each_block(slice::from_ref(&flat), options, |_, region, block| {
             let truths = (region.start[0]..).zip(block.elements::<crate::array::Bool>()?);
             at.extend(truths.filter(|(_, truth)| truth.get()).map(|(at, _)| at));
             too_many |= at.len() as u64 > LIST_MAX;

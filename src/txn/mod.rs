@@ -43,6 +43,7 @@ mod gather;
 mod loader;
 mod options;
 mod pack;
+#[cfg(feature = "compute")]
 mod scratch;
 mod session;
 mod snapshot;
@@ -60,7 +61,9 @@ pub use conflict::Conflict;
 pub use error::{CommitError, TransactionError};
 pub use options::{CreateOptions, OpenOptions};
 pub use pack::{Keep, PackSummary};
+#[cfg(feature = "compute")]
 pub use scratch::MappedScratch;
+#[cfg(feature = "compute")]
 pub(crate) use scratch::{ScratchFile, ScratchPlace};
 pub use session::HoleContent;
 #[doc(hidden)]
@@ -69,6 +72,7 @@ pub use store::{Follow, Store};
 pub use transaction::{Savepoint, Transaction};
 pub use undo::Undo;
 
+#[cfg(feature = "compute")]
 pub(crate) use crate::vm::processors;
 
 pub use crate::storage::catalog::{
