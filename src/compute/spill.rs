@@ -56,8 +56,8 @@ impl Spilled {
         if sum != self.sum && !planted(Bug::SpilledUnchecked) {
             let (len, wanted) = (mapped.len(), self.sum);
             return Err(TaskError::from(format!(
-                "{len} bytes that were written have the checksum {wanted:08x}, those that came back \
-                 {sum:08x}"
+                "{len} bytes that were written have the checksum {wanted:08x}, \
+                 those that came back {sum:08x}"
             )));
         }
         self.restorer.restore(mapped)

@@ -12,7 +12,8 @@ use crate::compute::{
 };
 use crate::sync::process::{AtomicUsize, Ordering};
 
-const BYTES: u64 = 5000;
+const LEN: usize = 5000;
+const BYTES: u64 = LEN as u64;
 
 /// A number with padding, so that it has a size. What comes back is believed.
 struct Padded(u64);
@@ -20,7 +21,7 @@ struct Padded(u64);
 impl Spill for Padded {
     fn spill(&self, to: &mut dyn io::Write) -> io::Result<()> {
         to.write_all(&self.0.to_le_bytes())?;
-        to.write_all(&[0; BYTES as usize - 8])
+        to.write_all(&[0; LEN - 8])
     }
 
     fn restore(bytes: MappedScratch) -> Result<Self, TaskError> {
@@ -37,9 +38,9 @@ fn mixed(task: u64, inputs: impl Iterator<Item = u64>) -> u64 {
 struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
+    fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        (self.0 >> 33) % end
+        usize::try_from((self.0 >> 33) % end as u64).unwrap()
     }
 }
 
@@ -57,11 +58,11 @@ fn any_graph(seed: u64) -> (Graph<'static>, Vec<u64>) {
     let mut dice = Dice(seed);
     let mut graph = Graph::new();
     let (mut ids, mut numbers) = (Vec::<TaskId>::new(), Vec::<u64>::new());
-    for task in 0..2 + dice.below(30) {
+    for task in 0..2 + dice.below(30) as u64 {
         let inputs: Vec<usize> = match (ids.len(), dice.below(3)) {
             (0, _) => Vec::new(),
             (count, 0) => vec![count - 1],
-            (count, _) => (0..dice.below(4)).map(|_| dice.below(count as u64) as usize).collect(),
+            (count, _) => (0..dice.below(4)).map(|_| dice.below(count)).collect(),
         };
         numbers.push(mixed(task, inputs.iter().map(|&at| numbers[at])));
         let from: Vec<TaskId> = inputs.iter().map(|&at| ids[at]).collect();
@@ -84,7 +85,7 @@ fn results_are_those_of_the_graph(directory: &Path, seed: u64) -> Result<(), Str
     let (graph, numbers) = any_graph(seed);
     let mut dice = Dice(seed ^ 99);
     let mut outputs = vec![graph.id(graph.len() - 1)];
-    outputs.extend((0..dice.below(4)).map(|_| graph.id(dice.below(graph.len() as u64) as usize)));
+    outputs.extend((0..dice.below(4)).map(|_| graph.id(dice.below(graph.len()))));
     let mut taken = Vec::new();
     run(&graph, &outputs, &options(directory, 40 * BYTES), &mut |place, value| {
         taken.push((place, value.expect::<Padded>()?.0));
@@ -112,7 +113,7 @@ fn a_cancel_ends_the_run(_: &Path, seed: u64) -> Result<(), String> {
             Ok(Value::new((), 8))
         });
     }
-    let outputs = if seed % 2 == 0 { vec![last] } else { vec![first, last] };
+    let outputs = if seed.is_multiple_of(2) { vec![last] } else { vec![first, last] };
     let options = RunOptions { threads: 1, cancel: Some(cancel.clone()), ..RunOptions::default() };
     match run(&graph, &outputs, &options, &mut |_, _| Ok(())) {
         Err(RunError::Cancelled) if late.load(Ordering::Relaxed) == 0 => Ok(()),

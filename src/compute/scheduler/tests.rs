@@ -332,11 +332,11 @@ proptest! {
 fn a_disk_that_refuses_results_leaves_them_in_memory_and_takes_no_other_step_with_it() {
     let mut runner = TestRunner::deterministic();
     let (mut ended, mut stuck) = (0, 0);
-    for seed in 1..200 {
+    for seed in 1_usize..200 {
         let steps = any_steps(40).new_tree(&mut runner).unwrap().current();
         let need = steps.all().map(|step| steps.need(step)).max().unwrap_or(0);
-        let limits = Limits { budget: Some(need + seed % 30), spills: true };
-        let played = played(&steps, limits, 1 + seed as usize % 4, seed, true).unwrap();
+        let limits = Limits { budget: Some(need + seed as u64 % 30), spills: true };
+        let played = played(&steps, limits, 1 + seed % 4, seed as u64, true).unwrap();
         *(if played.is_stuck { &mut stuck } else { &mut ended }) += 1;
     }
     assert!(ended > 20 && stuck > 20, "{ended} ended, {stuck} got stuck");
@@ -345,13 +345,15 @@ fn a_disk_that_refuses_results_leaves_them_in_memory_and_takes_no_other_step_wit
 /// Plays runs of all sorts; whether the model found something wrong in one of them.
 fn finds_fault(bug: Option<Bug>) -> bool {
     let mut runner = TestRunner::deterministic();
-    (1..300).any(|seed| {
+    (1_usize..300).any(|seed| {
         let steps = any_steps(30).new_tree(&mut runner).unwrap().current();
         let need = steps.all().map(|step| steps.need(step)).max().unwrap_or(0);
-        let budget = if seed % 2 == 0 { need } else { peak(&steps) };
-        let limits = Limits { budget: Some(budget + seed % 3), spills: seed % 2 == 0 };
+        let spills = seed.is_multiple_of(2);
+        let budget = if spills { need } else { peak(&steps) };
+        let limits = Limits { budget: Some(budget + seed as u64 % 3), spills };
         plant(bug);
-        let run = || played(&steps, limits, 1 + seed as usize % 4, seed, seed % 4 == 0);
+        let refuses = seed.is_multiple_of(4);
+        let run = || played(&steps, limits, 1 + seed % 4, seed as u64, refuses);
         let result = catch_unwind(AssertUnwindSafe(run));
         plant(None);
         result.is_err()
