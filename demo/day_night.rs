@@ -17,7 +17,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use ndarray::{Array3, Ix2, Ix3};
+use ndarray::{Array3, Ix2, Ix3, s};
 use picture::{Map, Scale};
 use weather::Weather;
 use zbigarray::compute::{Blocked, RunOptions};
@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let store = Store::open(&path, OpenOptions::default())?;
     computed(&store, memory, gib / 2.0, out)?;
+    compared(&store)?;
     pictures(&store, &weather, size, out)?;
     println!("peak resident memory {}", peak_resident()?);
     Ok(())
@@ -114,6 +115,25 @@ fn written(path: &Path, weather: &Weather, size: [usize; 3]) -> Result<(), Box<d
     }
     drop(t2m);
     transaction.commit_with_note("a year of weather")?;
+    Ok(())
+}
+
+/// Compares the difference with its definition at some places.
+fn compared(store: &Store) -> Result<(), Box<dyn Error>> {
+    let snapshot = store.begin_read()?;
+    let (t2m, diff) = (snapshot.open::<f32, Ix3>("t2m")?, snapshot.open::<f32, Ix2>("diff")?);
+    let (t2m, diff) = (t2m.view()?, diff.view()?);
+    let [rows, columns] = [diff.nrows(), diff.ncols()];
+    for place in [[0, 0], [rows / 3, columns / 2], [rows - 1, columns - 1]] {
+        let mean = |first: usize| {
+            let series = t2m.slice(s![first..; 4, place[0], place[1]]);
+            series.iter().map(|&value| f64::from(value)).sum::<f64>() / series.len() as f64
+        };
+        let (found, wanted) = (f64::from(diff[place]), mean(0) - mean(2));
+        if (found - wanted).abs() > 1e-4 {
+            return Err(format!("{found} instead of {wanted} at {place:?}").into());
+        }
+    }
     Ok(())
 }
 

@@ -100,17 +100,20 @@ fn committed(
     let mut targets = targets.collect::<Result<Vec<_>, _>>()?;
     let mut pairs: Vec<(&Blocked<'_>, &mut DynArray<'_>)> =
         results.iter().map(|(_, result)| *result).zip(&mut targets).collect();
-    let options = RunOptions { memory_bytes: Some(memory), ..RunOptions::default() };
+    let (memory_bytes, spill) = (Some(memory), Some(Path::new(OUT).to_path_buf()));
+    let options = RunOptions { memory_bytes, spill, ..RunOptions::default() };
     let report = store_all(&mut pairs, &options)?;
     let seconds = started.elapsed().as_secs_f64();
     drop(targets);
     transaction.commit()?;
     let names: Vec<&str> = results.iter().map(|(name, _)| *name).collect();
     println!(
-        "{}: {seconds:.2} s, {} tasks, blocks of at most {} MiB, committed after {:.2} s",
+        "{}: {seconds:.2} s, {} tasks, results of at most {} MiB, {} MiB on the disk for a while, \
+         committed after {:.2} s",
         names.join(", "),
         report.tasks,
         report.peak_bytes >> 20,
+        report.bytes_spilled >> 20,
         started.elapsed().as_secs_f64(),
     );
     Ok(seconds)

@@ -1,5 +1,11 @@
 //! A map as a PNG: colours for numbers, coasts, a title, a colour bar with its scale.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "colours and pixels are within their ranges"
+)]
+
 use std::error::Error;
 use std::fs::File;
 use std::io::BufWriter;

@@ -15,6 +15,7 @@
 //! 3. At most [`DEPTH_MAX`] nodes lie on top of each other without tasks between them, and
 //!    [`STEPS_MAX`] with them, so that evaluating and dropping an expression needs little stack.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::block::{Block, Data};
@@ -127,6 +128,24 @@ impl Operation {
 }
 
 impl<'e> Blocked<'e> {
+    /// Whether some of its elements are made by tasks.
+    pub(crate) fn needs_tasks(&self) -> bool {
+        let (mut left, mut seen) = (vec![self], HashSet::new());
+        while let Some(node) = left.pop() {
+            if !seen.insert(node.identity()) {
+                continue;
+            }
+            match &node.0.kind {
+                Kind::Tasks(_) => return true,
+                Kind::View { of, .. } | Kind::Reshaped(of) => left.push(of),
+                Kind::Map { operands, .. } => left.extend(operands),
+                Kind::Joined { parts, .. } => left.extend(parts.iter().map(|(_, part)| part)),
+                Kind::Stored(_) | Kind::Memory(_) | Kind::Indexed(_) | Kind::Function(_) => {}
+            }
+        }
+        false
+    }
+
     /// A node of this kind, with blocks of about [`BLOCK_BYTES`] that follow what lies nearest.
     pub(crate) fn of_kind(
         kind: Kind<'e>,

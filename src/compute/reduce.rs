@@ -7,6 +7,9 @@
 //!                 '---------------'---------'      merged, finished
 //! ```
 //!
+//! Where states are nearly as large as a block, and blocks are read and not made, a task sees
+//! several blocks one after another: making and merging states would cost more than seeing them.
+//!
 //! # Invariants
 //!
 //! 1. Which states are merged, and in which order, follows from the blocks only, so the result is
@@ -25,6 +28,12 @@ use super::value::Value;
 
 /// States merged in one task.
 const MERGED_AT_ONCE: usize = 4;
+
+/// Blocks seen by one task at most.
+const SEEN_AT_ONCE: usize = 8;
+
+/// Tasks that are left, at least, where a task sees several blocks.
+const TASKS_LEFT: usize = 16;
 
 /// The axes over which something is reduced, and whether they stay with length 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,14 +199,17 @@ fn recipe<'e, R: Reducer>(
         .zip(&plan.reduced)
         .map(|(&count, &is_reduced)| if is_reduced { count } else { 1 })
         .collect();
-    let mut states: Vec<Recipe<'e>> = (0..counts.iter().product())
+    let regions: Vec<Region> = (0..counts.iter().product())
         .map(|number| {
             let along = super::region::position(number, &counts);
             let at = along.iter().zip(position).zip(&plan.reduced);
             let at = at.map(|((&along, &own), &is_reduced)| if is_reduced { along } else { own });
-            state(name, plan, reducer, &at.collect::<Vec<_>>(), count)
+            plan.input.region_of(&at.collect::<Vec<_>>())
         })
         .collect();
+    let at_once = seen_at_once::<R>(plan, &regions, count);
+    let mut states: Vec<Recipe<'e>> =
+        regions.chunks(at_once).map(|seen| state(name, plan, reducer, seen, count)).collect();
     while states.len() > MERGED_AT_ONCE {
         let mut left = states.into_iter().peekable();
         let mut merged = Vec::new();
@@ -222,23 +234,34 @@ fn states_bytes<R: Reducer>(count: usize) -> u64 {
     (count as u64).saturating_mul(size_of::<R::State>() as u64)
 }
 
-/// The states of one block of the input.
+/// How many of the blocks a task sees one after another.
+fn seen_at_once<R: Reducer>(plan: &Plan<'_>, regions: &[Region], count: usize) -> usize {
+    let Some(first) = regions.first() else { return 1 };
+    let block_bytes = (first.count() * R::Element::NUMBER.itemsize()) as u64;
+    let are_large = states_bytes::<R>(count) >= block_bytes / 8;
+    if are_large && !plan.input.needs_tasks() {
+        (regions.len() / TASKS_LEFT).clamp(1, SEEN_AT_ONCE)
+    } else {
+        1
+    }
+}
+
+/// The states of blocks of the input that follow each other.
 fn state<'e, R: Reducer>(
     name: &'static str,
     plan: &Arc<Plan<'e>>,
     reducer: &Arc<R>,
-    position: &[u64],
+    regions: &[Region],
     count: usize,
 ) -> Recipe<'e> {
-    let region = plan.input.region_of(position);
-    let inputs = vec![Input::Part(plan.input.clone(), region)];
+    let part = |region: &Region| Input::Part(plan.input.clone(), region.clone());
+    let inputs = regions.iter().map(part).collect();
     let (plan, reducer) = (Arc::clone(plan), Arc::clone(reducer));
     let work = move |arguments: &[Argument<'_, 'e>]| {
-        let [argument] = arguments else {
-            return Err(ComputeError::Mistake("a reduction of more than one part"));
-        };
         let mut states = vec![reducer.start(); count];
-        see(&plan, &*reducer, argument.part()?, &mut states)?;
+        for argument in arguments {
+            see(&plan, &*reducer, argument.part()?, &mut states)?;
+        }
         let bytes = states_bytes::<R>(count);
         Ok(Value::new(States(states), bytes))
     };

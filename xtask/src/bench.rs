@@ -1,4 +1,4 @@
-//! Runs the benchmarks of the root package and judges their result lines.
+//! Runs the benchmarks of all members and judges their result lines.
 //!
 //! ```text
 //! cargo bench --bench NAME   stdout  {"name":"first touch","ratio":1.02,"spread":0.03,...}
@@ -83,7 +83,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
         }
     };
     let mut build = workspace.cargo();
-    build.args(["bench", "--package", "zbigarray", "--no-run"]);
+    build.args(["bench", "--workspace", "--no-run"]);
     build.args(targets.iter().flat_map(|target| ["--bench", target]));
     if let Outcome::Failed(why) | Outcome::NotRun(why) = steps::run_command(build) {
         eprintln!("xtask: bench: the benchmarks do not build: {why}");
@@ -108,7 +108,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The bench targets of the root package, or those of them that were named.
+/// All bench targets, or those of them that were named.
 fn chosen_targets(workspace: &Workspace, names: &[String]) -> Result<Vec<String>, String> {
     let mut command = workspace.cargo();
     command.args(["metadata", "--no-deps", "--format-version", "1"]).stderr(Stdio::inherit());
@@ -120,18 +120,18 @@ fn chosen_targets(workspace: &Workspace, names: &[String]) -> Result<Vec<String>
         return Err(format!("no bench target {unknown}; there are: {}", all.join(", ")));
     }
     match (names, all.is_empty()) {
-        ([], true) => Err("the root package has no bench target".to_owned()),
+        ([], true) => Err("there is no bench target".to_owned()),
         ([], false) => Ok(all),
         (names, _) => Ok(names.to_vec()),
     }
 }
 
-/// Names of the bench targets of package `zbigarray` in the output of `cargo metadata`.
+/// Names of the bench targets of all members in the output of `cargo metadata`.
 fn bench_targets(metadata: &Value) -> Vec<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let packages = list(&metadata["packages"]);
-    let root = packages.iter().filter(|package| package["name"] == "zbigarray");
-    root.flat_map(|package| list(&package["targets"]))
+    let targets = packages.iter().flat_map(|package| list(&package["targets"]));
+    targets
         .filter(|target| list(&target["kind"]).contains(&Value::from("bench")))
         .filter_map(|target| target["name"].as_str().map(str::to_owned))
         .collect()
@@ -140,7 +140,7 @@ fn bench_targets(metadata: &Value) -> Vec<String> {
 /// Runs one bench target and reads its result lines; other lines are passed on.
 fn run_target(workspace: &Workspace, name: &str, quick: bool) -> Result<Vec<Answer>, String> {
     let mut command = workspace.cargo();
-    command.args(["bench", "--quiet", "--package", "zbigarray", "--bench", name]);
+    command.args(["bench", "--quiet", "--workspace", "--bench", name]);
     command.stdout(Stdio::piped());
     if quick {
         command.env("ZBA_BENCH_QUICK", "1");
@@ -333,15 +333,15 @@ mod tests {
     }
 
     #[test]
-    fn only_bench_targets_of_the_root_package_are_run() {
+    fn only_bench_targets_are_run_and_those_of_all_members() {
         let metadata: Value = serde_json::from_str(
             r#"{"packages":[
-                {"name":"xtask","targets":[{"name":"other","kind":["bench"]}]},
+                {"name":"xtask","targets":[{"name":"mount","kind":["bench"]}]},
                 {"name":"zbigarray","targets":[
                     {"name":"zbigarray","kind":["lib"]},{"name":"reads","kind":["bench"]}]}]}"#,
         )
         .unwrap();
-        assert_eq!(bench_targets(&metadata), ["reads"]);
+        assert_eq!(bench_targets(&metadata), ["mount", "reads"]);
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
         table.push(Step::new("tests against NumPy", || oracle(workspace, python.get())));
         table.extend(check::documents(workspace));
         table.push(Step::command("demo, 64 MiB", demo(workspace)));
+        table.push(Step::command("demo, weather", small_demo(workspace, "day_night")));
+        table.push(Step::command("demo, matrices", small_demo(workspace, "matrices")));
+        table.push(Step::command("demo, validation", small_demo(workspace, "nested_cv")));
         table.push(Step::new("real data against NumPy", || real_data(workspace, python.get())));
     }
     if !quick {
@@ -78,6 +81,13 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> ExitCode {
 fn demo(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
     command.args(["run", "--release", "--", "demo", "--size", "64MiB"]);
+    command
+}
+
+/// A demo of computing on little data; it compares what it computed with the definition.
+fn small_demo(workspace: &Workspace, example: &str) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["run", "--release", "--example", example]);
     command
 }
 

@@ -29,6 +29,9 @@ const PRODUCT_BYTES: u64 = 32 << 20;
 /// Tasks that a product has at least, if there is work for so many.
 const TASKS_WANTED: u64 = 16;
 
+/// Below this a kernel has too little to do for what it reads.
+const SIDE_MIN: u64 = 512;
+
 /// Bytes that all shares of one block of the result may have together.
 const SHARES_BYTES: u64 = 64 << 20;
 
@@ -259,7 +262,7 @@ struct Cut {
 impl Cut {
     fn new(batch: &[u64], m: &[u64], k: &[u64], n: &[u64], number: Number) -> Self {
         let area = PRODUCT_BYTES / number.itemsize() as u64;
-        let side = area.isqrt();
+        let side = Self::side(m, k, n, area);
         let last_first =
             |shape: &[u64], elements| block_of(shape, (0..shape.len()).rev(), elements);
         let count = |block: &[u64]| block.iter().product::<u64>().max(1);
@@ -289,6 +292,24 @@ impl Cut {
             shares: to_usize(wanted),
             scratch: bytes_of(number, &[both]),
         }
+    }
+
+    /// The longest side of a block of the result: shorter where there would be too few tasks, but
+    /// every element of an operand is read once for each block beside it.
+    fn side(m: &[u64], k: &[u64], n: &[u64], area: u64) -> u64 {
+        let count =
+            |shape: &[u64]| shape.iter().fold(1_u64, |count, &len| count.saturating_mul(len));
+        let (m, k, n) = (count(m), count(k), count(n));
+        let tasks = |side: u64| {
+            let longest = side.min(m.max(n)).max(1);
+            let along_k = k.div_ceil((area / longest).max(1));
+            m.div_ceil(side).saturating_mul(n.div_ceil(side)).saturating_mul(along_k)
+        };
+        let mut side = area.isqrt().min(m.max(n)).max(1);
+        while side > SIDE_MIN && tasks(side) < TASKS_WANTED {
+            side = side.div_ceil(2);
+        }
+        side
     }
 }
 

@@ -1,15 +1,17 @@
 //! QR and singular values of matrices that have few columns: `tsqr`, `qr`, `svd`, `svd_compressed`.
 //!
 //! ```text
-//! rows of a    leaves             top                 q
-//! +-------+    R0, Q0   --.     +----------+          Q0 times its part of Q
-//! |  a0   |    R1, Q1   --+---> | R, and Q | ------>  Q1 times its part of Q
-//! |  a1   |    R2, Q2   --'     +----------+          Q2 times its part of Q
-//! |  a2   |                       '-> R
+//! rows of a    leaves      stack
+//! +-------+    R0, Q0     +----+        the stack is a tall matrix too, factored in the same way,
+//! |  a0   |    R1, Q1     | R0 |  --->  until one leaf is all of it: R is that of the last
+//! |  a1   |    R2, Q2     | R1 |
+//! |  a2   |               | R2 |        rows of Q: those of a leaf times their part of the stack's
+//! +-------+               +----+
 //! ```
 //!
-//! Leaves and top are arrays whose blocks hold both factors, `r` above `q`, so that whoever needs
-//! either shares the task.
+//! Leaves are arrays whose blocks hold both factors, `r` above `q`, so that whoever needs either
+//! shares the task. Each `r` is copied out of its leaf: the leaf can go to the disk until somebody
+//! needs its `q`.
 //!
 //! # Invariants
 //!
@@ -26,8 +28,7 @@ use crate::compute::recipe::{Argument, Input, Recipe};
 use crate::compute::region::{Region, to_usize};
 use crate::compute::trouble::ComputeError;
 
-/// Rows of a leaf for each column: the factors of the leaves, stacked, are so many times smaller
-/// than the matrix, and one task factors them.
+/// Rows of a leaf for each column, at least: a stack is so many times smaller than what it is of.
 const ROWS_PER_COLUMN: u64 = 6;
 
 /// Columns that `svd_compressed` takes besides those asked for, so that the last ones asked for
@@ -39,8 +40,9 @@ type Decomposition<'e> = (Blocked<'e>, Blocked<'e>, Blocked<'e>);
 
 /// Thin `q` and `r` of a matrix with at least as many rows as columns, by blocks of rows.
 ///
-/// `r` and, at a time, two leaves of some multiple of its size are in memory. Signs are those that
-/// come out; they differ from NumPy's as they may.
+/// Leaves are blocks of rows, six times as high as wide or higher. Where `q` is asked for they are
+/// kept until their part of it can be made: in memory, or on the disk if the run may spill. Signs
+/// are those that come out; they differ from NumPy's as they may.
 ///
 /// # Errors
 ///
@@ -163,7 +165,8 @@ struct Tall<'e> {
     leaf: u64,
     number: Number,
     leaves: Blocked<'e>,
-    top: Blocked<'e>,
+    /// The factors of the stack, if there are several leaves.
+    stack: Option<Box<Self>>,
 }
 
 impl<'e> Tall<'e> {
@@ -174,44 +177,51 @@ impl<'e> Tall<'e> {
         }
         let a = as_field(a)?;
         let of_block = BLOCK_BYTES / bytes_of(a.number(), &[columns.max(1)]);
-        // Invariant 1.
-        let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN)).clamp(1, rows.max(1));
-        Self::in_leaves(&a, leaf)
+        // Invariant 1. In a stack all of a block of rows then belongs to one leaf.
+        let leaf = of_block.max(columns.saturating_mul(ROWS_PER_COLUMN));
+        let whole_blocks = leaf / columns.max(1) * columns.max(1);
+        Self::in_leaves(&a, whole_blocks.max(1))
     }
 
-    /// Cut into leaves of so many rows, not fewer than there are columns.
+    /// Cut into leaves of so many rows, at least twice as many as there are columns.
     fn in_leaves(a: &Blocked<'e>, leaf: u64) -> Result<Self, ComputeError> {
         let [rows, columns] = matrix_shape("qr", a)?;
         let number = a.number();
         let leaves = leaves(a, leaf)?;
         let parts = Leaf::all(rows, columns, leaf);
-        let top = top(&leaves, &parts, columns)?;
-        Ok(Self { rows, columns, leaf, number, leaves, top })
+        let stack = match parts.len() {
+            0 | 1 => None,
+            _ => Some(Box::new(Self::in_leaves(&stacked(&leaves, parts, columns)?, leaf)?)),
+        };
+        Ok(Self { rows, columns, leaf, number, leaves, stack })
     }
 
     fn r(&self) -> Result<Blocked<'e>, ComputeError> {
-        part(&self.top, &region([0, 0], [self.columns, self.columns]))
+        match &self.stack {
+            Some(stack) => stack.r(),
+            None => part(&self.leaves, &region([0, 0], [self.columns, self.columns])),
+        }
     }
 
     /// `q`, or `q` times a small matrix.
     fn q(&self, inner: Option<Blocked<'e>>) -> Result<Blocked<'e>, ComputeError> {
         let (columns, number) = (self.columns, self.number);
+        let above = match (&self.stack, inner) {
+            (Some(stack), inner) => stack.q(inner)?,
+            (None, Some(inner)) => inner,
+            (None, None) => {
+                return part(&self.leaves, &region([columns, 0], [self.rows, columns]));
+            }
+        };
         let parts = Leaf::all(self.rows, columns, self.leaf);
-        let (leaves, top) = (self.leaves.clone(), self.top.clone());
+        let (leaves, is_stacked) = (self.leaves.clone(), self.stack.is_some());
         Blocked::from_tasks(&[self.rows, columns], number, &[self.leaf, columns], move |position| {
             let leaf = &parts[to_usize(position[0])];
             let own = Input::Part(leaves.clone(), leaf.q(columns));
-            let above = Input::Part(top.clone(), leaf.of_top(columns));
-            let mut inputs = vec![own, above];
-            if let Some(inner) = &inner {
-                inputs.push(Input::Part(inner.clone(), whole(inner.shape())));
-            }
+            let of_above = if is_stacked { leaf.of_stack(columns) } else { whole(above.shape()) };
+            let inputs = vec![own, Input::Part(above.clone(), of_above)];
             let bytes = bytes_of(number, &[leaf.rows, columns]);
-            let work = move |arguments: &[Argument<'_, 'e>]| {
-                with_field!(number, T => {
-                    product_of_all::<T>(arguments, columns)
-                })
-            };
+            let work = move |arguments: &[Argument<'_, 'e>]| product(number, arguments, columns);
             Ok(Recipe::new("q", inputs, bytes, work).with_scratch(bytes))
         })
     }
@@ -222,7 +232,7 @@ impl<'e> Tall<'e> {
 struct Leaf {
     /// First row in the matrix of leaves: `r` begins there.
     at: u64,
-    /// First row of its `r` in the stack that the top factors.
+    /// First row of its `r` in the stack.
     stacked: u64,
     /// Rows of the matrix, and of `q`.
     rows: u64,
@@ -249,9 +259,9 @@ impl Leaf {
         region([self.at + self.least, 0], [self.rows, columns])
     }
 
-    /// The rows of the top's `q` that belong to it.
-    fn of_top(&self, columns: u64) -> Region {
-        region([columns + self.stacked, 0], [self.least, columns])
+    /// The rows of the stack that belong to it.
+    fn of_stack(&self, columns: u64) -> Region {
+        region([self.stacked, 0], [self.least, columns])
     }
 }
 
@@ -277,30 +287,20 @@ fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
     })
 }
 
-/// The factors of all `r` of the leaves, stacked: one block, `r` above `q`.
-fn top<'e>(
+/// The `r` of all leaves, one block each.
+fn stacked<'e>(
     leaves: &Blocked<'e>,
-    parts: &[Leaf],
+    parts: Vec<Leaf>,
     columns: u64,
 ) -> Result<Blocked<'e>, ComputeError> {
     let number = leaves.number();
-    let stacked: u64 = parts.iter().map(|leaf| leaf.least).sum();
-    let shape = [stacked + columns.min(stacked), columns];
-    let inputs: Vec<Input<'e>> =
-        parts.iter().map(|leaf| Input::Part(leaves.clone(), leaf.r(columns))).collect();
-    Blocked::from_tasks(&shape, number, &shape, move |_| {
-        let work = move |arguments: &[Argument<'_, 'e>]| {
-            with_field!(number, T => {
-                let mut stack = Vec::with_capacity(to_usize(stacked * columns));
-                for argument in arguments {
-                    stack.extend_from_slice(argument.data()?.elements::<T>()?);
-                }
-                factors::<T>(&stack, [stacked, columns].map(to_usize), to_usize(columns))
-            })
-        };
-        let bytes = bytes_of(number, &shape);
-        let scratch = factor_scratch(2 * stacked * columns, number.itemsize() as u64);
-        Ok(Recipe::new("qr of all r", inputs.clone(), bytes, work).with_scratch(scratch))
+    let rows: u64 = parts.iter().map(|leaf| leaf.least).sum();
+    let leaves = leaves.clone();
+    Blocked::from_tasks(&[rows, columns], number, &[columns, columns], move |position| {
+        let leaf = &parts[to_usize(position[0])];
+        let inputs = vec![Input::Part(leaves.clone(), leaf.r(columns))];
+        let bytes = bytes_of(number, &[leaf.least, columns]);
+        Ok(Recipe::new("r", inputs, bytes, |arguments| arguments[0].block()))
     })
 }
 
@@ -323,35 +323,34 @@ fn factors<T: Field>(
     matrix_block(both, [rows + least, columns])
 }
 
-/// A leaf's `q` times its part of the top's, times what follows.
-fn product_of_all<T: Field>(
+/// A leaf's `q` times what is above it.
+fn product(
+    number: Number,
+    arguments: &[Argument<'_, '_>],
+    columns: u64,
+) -> Result<Block, ComputeError> {
+    with_field!(number, T => { product_of::<T>(arguments, columns) })
+}
+
+fn product_of<T: Field>(
     arguments: &[Argument<'_, '_>],
     columns: u64,
 ) -> Result<Block, ComputeError> {
     let columns = to_usize(columns);
-    let times = |a: &[T], b: &[T]| {
-        let rows = a.len() / columns.max(1);
-        let inner = b.len() / columns.max(1);
-        let mut out = vec![T::default(); rows * columns];
-        if inner == columns {
-            let (a, b) = (Matrix::new(a, rows, columns), Matrix::new(b, columns, columns));
-            dense::multiply_add(a, b, &mut out);
-        } else {
-            // The last leaf, with fewer rows than columns: zeros stand behind its q.
-            let a: Vec<T> = a.chunks(columns).flat_map(|row| row[..inner].to_vec()).collect();
-            let (a, b) = (Matrix::new(&a, rows, inner), Matrix::new(b, inner, columns));
-            dense::multiply_add(a, b, &mut out);
-        }
-        out
-    };
     let (own, above) = (arguments[0].data()?, arguments[1].data()?);
-    let mut above = std::borrow::Cow::Borrowed(above.elements::<T>()?);
-    if let Some(inner) = arguments.get(2) {
-        above = times(&above, inner.data()?.elements::<T>()?).into();
-    }
-    let own = own.elements::<T>()?;
+    let (own, above) = (own.elements::<T>()?, above.elements::<T>()?);
     let rows = own.len() / columns.max(1);
-    matrix_block(times(own, &above), [rows, columns])
+    let inner = above.len() / columns.max(1);
+    let mut out = vec![T::default(); rows * columns];
+    let above = Matrix::new(above, inner, columns);
+    if inner == columns {
+        dense::multiply_add(Matrix::new(own, rows, columns), above, &mut out);
+    } else {
+        // The last leaf, with fewer rows than columns: zeros stand behind its q.
+        let own: Vec<T> = own.chunks(columns).flat_map(|row| row[..inner].to_vec()).collect();
+        dense::multiply_add(Matrix::new(&own, rows, inner), above, &mut out);
+    }
+    matrix_block(out, [rows, columns])
 }
 
 /// The decomposition of a square matrix in memory as one block: `u`, the values, `vt`.
@@ -397,8 +396,9 @@ mod tests {
 
     #[test]
     fn several_leaves_give_one_q_and_one_r() {
-        // The last leaf has as many rows as the others, fewer, and fewer than columns.
-        for rows in [48, 45, 35] {
+        // The last leaf has as many rows as the others, fewer, and fewer than columns; there is one
+        // stack, and a stack of a stack.
+        for rows in [16, 48, 45, 35, 400, 307] {
             let position = |(row, column): (usize, usize)| (row * 4 + column) as u64;
             let a = ndarray::Array2::from_shape_fn((rows, 4), |at| deviate(5, position(at)));
             let tall = Tall::in_leaves(&Blocked::from_memory(&a).unwrap(), 16).unwrap();
