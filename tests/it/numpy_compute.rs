@@ -30,13 +30,13 @@ struct Leaf {
     bytes: Vec<u8>,
 }
 
-fn numbers<T: TryFrom<i64>>(value: &Value) -> Vec<T> {
+pub(crate) fn numbers<T: TryFrom<i64>>(value: &Value) -> Vec<T> {
     let items = value.as_array().expect("a list").iter();
     let number = |item: &Value| item.as_i64().and_then(|number| T::try_from(number).ok());
     items.map(|item| number(item).expect("a whole number")).collect()
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(crate) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().expect("a text")
 }
 
@@ -148,6 +148,9 @@ fn step<'e>(
         Value::Null => Operand::from(&values[of[1]]),
         value => Operand::Scalar(scalar(value)),
     };
+    if crate::numpy_linalg::NAMES.contains(&name) {
+        return crate::numpy_linalg::step(name, step, &all(&of, values));
+    }
     let axis = || step["axis"].as_i64().expect("an axis");
     let ddof = || step["ddof"].as_f64().expect("a number");
     macro_rules! call {
@@ -393,13 +396,18 @@ fn fill(array: &mut DynArray<'_>, leaf: &Leaf) {
 
 #[test]
 fn blocked_arrays_equal_numpy_in_values_shapes_types_and_refusals() {
+    require_what_numpy_says("compute.py", 3000);
+}
+
+/// Runs the programs that `script` prints, `count` unless the environment asks for others.
+pub(crate) fn require_what_numpy_says(script: &str, count: u32) {
     let Ok(python) = std::env::var("ZBA_PYTHON") else {
         println!("not run: ZBA_PYTHON is not set");
         return;
     };
-    let cases = std::env::var("ZBA_COMPUTE_CASES").unwrap_or_else(|_| "3000".to_owned());
+    let cases = std::env::var("ZBA_COMPUTE_CASES").unwrap_or_else(|_| count.to_string());
     let seed = std::env::var("ZBA_COMPUTE_SEED").unwrap_or_else(|_| "1".to_owned());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/compute.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
     let output =
         Command::new(python).arg(script).args([seed, cases]).output().expect("ZBA_PYTHON runs");
     let errors = String::from_utf8_lossy(&output.stderr);

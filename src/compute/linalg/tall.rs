@@ -329,7 +329,7 @@ fn product(
     arguments: &[Argument<'_, '_>],
     columns: u64,
 ) -> Result<Block, ComputeError> {
-    with_field!(number, T => { product_of::<T>(arguments, columns) })
+    with_field!(number, T => product_of::<T>(arguments, columns))
 }
 
 fn product_of<T: Field>(
