@@ -88,7 +88,10 @@ fn eliminated<'e>(a: &Blocked<'e>, cut: Cut) -> Result<Blocked<'e>, ComputeError
         if panel > step {
             inputs.push(Input::Earlier(vec![step, 0, step]));
         }
-        let work = move |arguments: &[Argument<'_, 'e>]| with_field!(number, T => panel_after::<T>(arguments, cut, step, columns));
+        let work = move |arguments: &[Argument<'_, 'e>]| {
+            let after = with_field!(number, T => panel_after::<T>);
+            after(arguments, cut, step, columns)
+        };
         Ok(Recipe::new("eliminate", inputs, bytes, work).with_scratch(4 * bytes))
     })
 }
@@ -113,7 +116,10 @@ fn reduced<'e>(
             };
             let inputs = vec![state, Input::Part(panels.clone(), cut.region(step, step))];
             let bytes = bytes_of(number, &[side, columns]);
-            let work = move |arguments: &[Argument<'_, 'e>]| with_field!(number, T => right_side_after::<T>(arguments, cut, step, columns));
+            let work = move |arguments: &[Argument<'_, 'e>]| {
+                let after = with_field!(number, T => right_side_after::<T>);
+                after(arguments, cut, step, columns)
+            };
             let scratch = 2 * bytes + 2 * bytes_of(number, &[side, cut.width + 1]);
             Ok(Recipe::new("eliminate", inputs, bytes, work).with_scratch(scratch))
         }
