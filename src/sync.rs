@@ -21,7 +21,11 @@ pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
 pub(crate) use std::sync::atomic;
 #[cfg(not(shuttle))]
 pub(crate) use std::thread;
+#[cfg(all(feature = "compute", not(shuttle)))]
+pub(crate) use std::time::Instant;
 
+#[cfg(all(feature = "compute", shuttle))]
+pub(crate) use scheduled::Instant;
 #[cfg(shuttle)]
 pub(crate) use scheduled::thread;
 #[cfg(shuttle)]
@@ -85,8 +89,17 @@ pub(crate) mod process {
 
 #[cfg(shuttle)]
 mod scheduled {
-    //! The locks of shuttle as `parking_lot` would have them.
+    //! The locks of shuttle as `parking_lot` would have them, and a clock.
 
+    #[cfg(feature = "compute")]
+    use std::cell::Cell;
+    #[cfg(feature = "compute")]
+    use std::ops::Sub;
+    #[cfg(feature = "compute")]
+    use std::time::Duration;
+
+    #[cfg(feature = "compute")]
+    use shuttle::rand::{Rng, thread_rng};
     use shuttle::sync::{self, LockResult, TryLockError};
 
     pub(crate) use shuttle::sync::MutexGuard;
@@ -99,6 +112,43 @@ mod scheduled {
 
         pub(crate) fn sleep(_: std::time::Duration) {
             yield_now();
+        }
+    }
+
+    /// A clock whose time passes by dice, so that what depends on it can be run again.
+    #[cfg(feature = "compute")]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct Instant(Duration);
+
+    #[cfg(feature = "compute")]
+    impl Instant {
+        /// Most nanoseconds between two looks at the clock.
+        const STEP_MAX: u64 = 150_000;
+
+        pub(crate) fn now() -> Self {
+            thread_local! {
+                static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+            }
+            let passed = thread_rng().gen_range(0..Self::STEP_MAX);
+            NOW.set(NOW.get() + Duration::from_nanos(passed));
+            Self(NOW.get())
+        }
+
+        pub(crate) fn duration_since(self, earlier: Self) -> Duration {
+            self.0.saturating_sub(earlier.0)
+        }
+
+        pub(crate) fn elapsed(self) -> Duration {
+            Self::now().duration_since(self)
+        }
+    }
+
+    #[cfg(feature = "compute")]
+    impl Sub for Instant {
+        type Output = Duration;
+
+        fn sub(self, earlier: Self) -> Duration {
+            self.duration_since(earlier)
         }
     }
 

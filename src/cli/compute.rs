@@ -86,7 +86,7 @@ pub(crate) struct Compute {
     #[arg(long, value_name = "FILE")]
     graph: Option<PathBuf>,
     /// Write what each thread did when, and the memory over time, into this file, as HTML
-    #[arg(long, value_name = "FILE", requires = "into", conflicts_with_all = ["explain", "graph"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "graph"])]
     trace: Option<PathBuf>,
     /// Memory for blocks on the way [default: half of what is available]
     #[arg(long, value_name = "SIZE")]
@@ -127,7 +127,7 @@ impl Compute {
                     let message = self.stored(&store, name, &result, &options, &progress)?;
                     output.done(&message.0, message.1)
                 }
-                None => shown(&result, &options, output),
+                None => self.shown(&result, &options, output),
             }
         })
     }
@@ -191,6 +191,29 @@ impl Compute {
         let Some(file) = &self.trace else { return Ok(()) };
         let (graph, _) = result.graph()?;
         write_file(file, &report.page(&graph, options.memory_bytes))
+    }
+
+    /// The elements, on standard output.
+    fn shown(
+        &self,
+        result: &Blocked<'_>,
+        options: &RunOptions,
+        output: Output,
+    ) -> Result<(), Error> {
+        if result.size() > SHOWN_MAX {
+            let shape = output::shape(result.shape());
+            let what = format!("the result has shape {shape}; name an array for it with --into");
+            return Err(Error::Refused(what));
+        }
+        let (block, report) = result.compute_reported(options)?;
+        self.write_trace(result, &report, options)?;
+        let json = json!({
+            "dtype": result.number().dtype(), "shape": result.shape(),
+            "values": nested(&mut json_elements(&block)?.into_iter(), block.shape()),
+        });
+        let mut text = String::new();
+        write_nested(&mut text, &mut texts(&block)?.into_iter(), block.shape(), 0);
+        output.show(&json, text + "\n")
     }
 
     /// Keeps invariant 2.
@@ -311,23 +334,6 @@ fn explained(
         );
     }
     output.show(&json, format!("{text}{plan}\n"))
-}
-
-/// The elements, on standard output.
-fn shown(result: &Blocked<'_>, options: &RunOptions, output: Output) -> Result<(), Error> {
-    if result.size() > SHOWN_MAX {
-        let shape = output::shape(result.shape());
-        let what = format!("the result has shape {shape}; name an array for it with --into");
-        return Err(Error::Refused(what));
-    }
-    let block = result.compute_block(options)?;
-    let json = json!({
-        "dtype": result.number().dtype(), "shape": result.shape(),
-        "values": nested(&mut json_elements(&block)?.into_iter(), block.shape()),
-    });
-    let mut text = String::new();
-    write_nested(&mut text, &mut texts(&block)?.into_iter(), block.shape(), 0);
-    output.show(&json, text + "\n")
 }
 
 /// Calls `$each` with the elements of a block, of whichever type.

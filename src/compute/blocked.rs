@@ -186,12 +186,21 @@ impl<'e> Blocked<'e> {
     ///
     /// [`ComputeError::TooLarge`] if memory cannot have them; [`ComputeError::Run`].
     pub fn compute_block(&self, options: &RunOptions) -> Result<Block, ComputeError> {
+        Ok(self.compute_reported(options)?.0)
+    }
+
+    /// The same with what the run did, its trace included if that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`compute_block`](Self::compute_block).
+    pub fn compute_reported(&self, options: &RunOptions) -> Result<(Block, Report), ComputeError> {
         let too_large =
             || ComputeError::TooLarge { operation: "compute", shape: self.shape().to_vec() };
         let lens = self.shape().iter().map(|&len| usize::try_from(len).ok());
         let lens: Vec<usize> = lens.collect::<Option<_>>().ok_or_else(too_large)?;
         let mut result = super::block::try_zeros(self.number(), &lens).ok_or_else(too_large)?;
-        each_block(slice::from_ref(self), options, |_, region, block| {
+        let report = each_block(slice::from_ref(self), options, |_, region, block| {
             let at: Vec<usize> = region.start.iter().map(|&at| to_usize(at)).collect();
             super::evaluate::place(
                 block.data(),
@@ -200,7 +209,7 @@ impl<'e> Blocked<'e> {
                 &super::gather::Place::inside(&lens, &at),
             )
         })?;
-        Block::new(&lens, result)
+        Ok((Block::new(&lens, result)?, report))
     }
 
     /// The tasks that compute it, and those of them that give its blocks, in row-major order: for

@@ -24,12 +24,46 @@ use num_complex::Complex;
 use super::block::Numeric;
 
 /// Elements that matrices are factored in.
-pub(crate) trait Field: Numeric + ComplexField<Real: Numeric> {}
+pub(crate) trait Field: Numeric + ComplexField<Real: Numeric> {
+    /// An element that only stands for a number of 32 bits.
+    fn of_index(index: usize) -> Self;
 
-impl Field for f32 {}
-impl Field for f64 {}
-impl Field for Complex<f32> {}
-impl Field for Complex<f64> {}
+    /// The number that an element stands for.
+    fn index(self) -> usize;
+}
+
+impl Field for f32 {
+    fn of_index(index: usize) -> Self {
+        Self::from_bits(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.to_bits()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Field for f64 {
+    fn of_index(index: usize) -> Self {
+        Self::from_bits(index as u64)
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.to_bits()).unwrap_or(usize::MAX)
+    }
+}
+
+impl<R: Field> Field for Complex<R>
+where
+    Self: Numeric + ComplexField<Real: Numeric>,
+{
+    fn of_index(index: usize) -> Self {
+        Self::new(R::of_index(index), R::default())
+    }
+
+    fn index(self) -> usize {
+        self.re.index()
+    }
+}
 
 /// A matrix as it lies in memory, or its transpose.
 #[derive(Clone, Copy)]
@@ -233,29 +267,17 @@ pub(crate) fn solve_triangle_by_rows<T: Field>(triangle: Triangle, a: Matrix<'_,
     }
 }
 
-/// Replaces `b`, of `columns` columns, by the solution `x` of `a x = b`; `None` if `a` is singular.
-pub(crate) fn solve<T: Field>(a: Matrix<'_, T>, b: &mut [T], columns: usize) -> Option<()> {
+/// The factors of `a`, which has no more columns than rows, with partial pivoting: `l` below the
+/// diagonal and `u` on and above it, and for each of their rows which row of `a` it was.
+pub(crate) fn lu<T: Field>(a: Matrix<'_, T>) -> (Vec<T>, Vec<usize>) {
     let mut factors = a.view().to_owned();
-    let side = factors.nrows();
-    let (mut there, mut back) = (vec![0_usize; side], vec![0_usize; side]);
-    let need = lu::lu_in_place_scratch::<usize, T>(side, side, Par::Seq, Default::default());
+    let (rows, columns) = factors.shape();
+    let (mut there, mut back) = (vec![0_usize; rows], vec![0_usize; rows]);
+    let need = lu::lu_in_place_scratch::<usize, T>(rows, columns, Par::Seq, Default::default());
     let mut memory = MemBuffer::new(need);
     let (view, stack) = (factors.as_mut(), MemStack::new(&mut memory));
     lu::lu_in_place(view, &mut there, &mut back, Par::Seq, stack, Default::default());
-    let zero = T::zero_impl();
-    if (0..side).any(|at| factors[(at, at)] == zero) {
-        return None;
-    }
-    let given = b.to_vec();
-    for (row, &from) in there.iter().enumerate() {
-        let row = row * columns..(row + 1) * columns;
-        b[row].copy_from_slice(&given[from * columns..(from + 1) * columns]);
-    }
-    let mut b = MatMut::from_row_major_slice_mut(b, side, columns);
-    let factors = factors.as_ref();
-    triangular_solve::solve_unit_lower_triangular_in_place(factors, b.as_mut(), Par::Seq);
-    triangular_solve::solve_upper_triangular_in_place(factors, b, Par::Seq);
-    Some(())
+    (gathered(rows, columns, |row, column| factors[(row, column)]), there)
 }
 
 /// Elements in row-major order.
@@ -344,15 +366,34 @@ mod tests {
     }
 
     #[test]
-    fn systems_are_solved_and_singular_ones_are_refused() {
-        let side = 12;
-        let a = numbers(side * side);
-        let x = numbers(side * 2);
-        let mut b = naive(&a, &x, [side, side, 2]);
-        solve(Matrix::new(&a, side, side), &mut b, 2).unwrap();
-        let far = b.iter().zip(&x).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(far < 1e-9, "{far}");
-        assert!(solve(Matrix::new(&[0.0; 4], 2, 2), &mut [1.0, 1.0], 1).is_none());
+    fn factors_of_a_panel_are_its_rows_in_the_order_of_the_largest_first() {
+        for (rows, columns) in [(12, 12), (9, 4), (5, 1)] {
+            let a = numbers(rows * columns);
+            let (factors, from) = lu(Matrix::new(&a, rows, columns));
+            let lower = |row: usize, k: usize| match row.cmp(&k) {
+                std::cmp::Ordering::Greater => factors[row * columns + k],
+                std::cmp::Ordering::Equal => 1.0,
+                std::cmp::Ordering::Less => 0.0,
+            };
+            for (row, from) in from.iter().enumerate() {
+                for column in 0..columns {
+                    let terms = (0..=column).map(|k| lower(row, k) * factors[k * columns + column]);
+                    let far = (terms.sum::<f64>() - a[from * columns + column]).abs();
+                    assert!(far < 1e-9, "{far}");
+                    assert!(lower(row, column).abs() <= 1.0, "a pivot that is not the largest");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_is_kept_in_an_element_of_any_type() {
+        for index in [0, 1, 4711, (1 << 30) + 1] {
+            assert_eq!(f32::of_index(index).index(), index);
+            assert_eq!(f64::of_index(index).index(), index);
+            assert_eq!(Complex::<f32>::of_index(index).index(), index);
+            assert_eq!(Complex::<f64>::of_index(index).index(), index);
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod number;
 mod optimize;
 mod order;
 mod picture;
+pub mod planted;
 mod pool;
 mod progress;
 mod recipe;

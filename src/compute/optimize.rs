@@ -27,6 +27,7 @@ use std::collections::HashMap;
 
 use super::graph::{Graph, Needs, TaskId, Work};
 use super::lists::Lists;
+use super::planted::{Bug, planted};
 use super::value::Value;
 
 /// Most tasks that one cheap task may bring into a step.
@@ -322,6 +323,9 @@ impl<'a, 'env> Building<'a, 'env> {
                     }
                 }
             }
+        }
+        if planted(Bug::ChainReordered) && self.members.len() > 1 {
+            self.members.swap(0, 1);
         }
     }
 

@@ -18,12 +18,14 @@
 //!    "nothing to do" to "something to do" looks himself, and wakes one more if more is left.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::cache::Cache;
 use super::graph::TaskId;
 use super::key::Key;
+use super::planted::{Bug, planted};
 use super::progress::Counters;
 use super::run::{Cancel, Report, RunError};
 use super::scheduler::{Event, Instruction, Scheduler, TooLarge};
@@ -31,8 +33,8 @@ use super::spill::{Disk, Spilled};
 use super::step::{Runner, Scratch};
 use super::trace::{Recorder, Span, What};
 use super::value::{TaskError, Value};
-use crate::sync::process::Ordering;
-use crate::sync::{Changed, Mutex, MutexGuard, thread};
+use crate::sync::process::{AtomicBool, Ordering};
+use crate::sync::{Changed, Instant, Mutex, MutexGuard, thread};
 
 /// How long a batch should take.
 const BATCH_TIME: Duration = Duration::from_micros(100);
@@ -60,6 +62,8 @@ struct Pool<'a, 'env> {
     state: Mutex<State<'a>>,
     work: Changed,
     delivery: Changed,
+    /// Whether a task failed: who looks here need not take the lock.
+    has_failed: AtomicBool,
 }
 
 /// What the lock guards.
@@ -72,6 +76,8 @@ struct State<'a> {
     /// Outputs that nobody took yet.
     finished: VecDeque<Output>,
     failed: Option<RunError>,
+    /// Why the disk did not take a result, the first one.
+    refused: Option<(Key, io::Error)>,
     sleeping: usize,
     report: Report,
 }
@@ -95,6 +101,7 @@ enum Done {
     Run { step: u32, value: Value },
     Returned { step: u32 },
     Spilled { step: u32, to: Spilled },
+    Refused { step: u32, cause: io::Error },
     Loaded { step: u32, value: Value },
 }
 
@@ -138,6 +145,7 @@ pub(super) fn run<'a>(
         spilled_bytes: 0,
         finished: VecDeque::new(),
         failed: None,
+        refused: None,
         sleeping: 0,
         report: Report::default(),
     };
@@ -149,6 +157,7 @@ pub(super) fn run<'a>(
         state: Mutex::new(state),
         work: Changed::default(),
         delivery: Changed::default(),
+        has_failed: AtomicBool::new(false),
     };
     pool.run(sink)
 }
@@ -193,7 +202,7 @@ impl<'a> Pool<'a, '_> {
                 }
                 let has_output = sink.is_some() && !state.finished.is_empty();
                 if batch.jobs.is_empty() && !has_output {
-                    if !state.finished.is_empty() {
+                    if !state.finished.is_empty() && !planted(Bug::DeliveryMissed) {
                         self.delivery.tell_one();
                     }
                     state.sleeping += 1;
@@ -242,7 +251,10 @@ impl<'a> Pool<'a, '_> {
             let mut taken = Vec::with_capacity(outputs.len());
             let mut failed = None;
             for Output { place, step, value } in outputs {
-                if let Err(error) = sink(place, value) {
+                let again = planted(Bug::OutputTwice).then(|| sink(place, value.clone()));
+                let is_lost = planted(Bug::OutputLost) && place == 0;
+                let sent = if is_lost { Ok(()) } else { sink(place, value) };
+                if let Err(error) = again.unwrap_or(Ok(())).and(sent) {
                     let key = self.runner.graph.keys()[self.outputs[place].index()].clone();
                     failed = Some(RunError::Sink { key, cause: error.into_cause() });
                     break;
@@ -263,30 +275,35 @@ impl<'a> Pool<'a, '_> {
 
     /// Whether nothing is left to do, because all is done or something failed.
     fn is_over(&self, state: &mut State<'a>) -> bool {
-        if self.settings.cancel.is_some_and(Cancel::is_cancelled) && !state.scheduler.is_over() {
+        let is_cancelled = self.settings.cancel.is_some_and(Cancel::is_cancelled);
+        if is_cancelled && !state.scheduler.is_over() && !planted(Bug::CancelIgnored) {
             state.failed.get_or_insert(RunError::Cancelled);
         }
         if let Some(TooLarge { step, needed }) = state.scheduler.stuck() {
-            let key = self.key(step);
-            let budget = state.scheduler.budget();
-            state.failed.get_or_insert(RunError::OverBudget { key, needed, budget });
+            let (key, budget) = (self.key(step), state.scheduler.budget());
+            let error = match state.refused.take() {
+                Some((key, cause)) => RunError::Spill { key, cause },
+                None => RunError::OverBudget { key, needed, budget },
+            };
+            state.failed.get_or_insert(error);
         }
         state.failed.is_some() || state.scheduler.is_over()
     }
 
     /// Wakes whoever could go on besides the one who holds the lock (invariant 3).
     fn wake(&self, state: &State<'a>, for_outputs: bool) {
-        if for_outputs && !state.finished.is_empty() {
+        if for_outputs && !state.finished.is_empty() && !planted(Bug::DeliveryMissed) {
             self.delivery.tell_one();
         }
-        if state.sleeping > 0 && state.scheduler.ready() > 0 {
+        if state.sleeping > 0 && state.scheduler.ready() > 0 && !planted(Bug::WakeMissed) {
             self.work.tell_one();
         }
     }
 
     /// Takes jobs, as many as will be done in a short time.
     fn take(&self, state: &mut State<'a>, batch: &mut Batch) {
-        if state.failed.is_some() {
+        // Who failed may not have said why yet, and wakes all when he has.
+        if state.failed.is_some() || self.shall_end() {
             return;
         }
         let share = state.scheduler.ready() / self.settings.threads.max(1);
@@ -331,13 +348,16 @@ impl<'a> Pool<'a, '_> {
         for job in batch.jobs.drain(..) {
             let is_late = before - begin > 2 * BATCH_TIME;
             match job {
-                Job::Run { step, .. } if is_late || batch.failed.is_some() => {
+                Job::Run { step, .. } if is_late || self.shall_end() => {
                     batch.done.push(Done::Returned { step });
                     continue;
                 }
                 job => match self.do_job(job, &batch.inputs, &mut local.scratch) {
                     Ok(done) => batch.done.push(done),
-                    Err(error) => batch.failed = Some(error),
+                    Err(error) => {
+                        self.has_failed.store(true, Ordering::Relaxed);
+                        batch.failed = Some(error);
+                    }
                 },
             }
             if count > 1 || self.settings.recorder.is_some() || self.settings.cache.is_some() {
@@ -357,6 +377,13 @@ impl<'a> Pool<'a, '_> {
         }
     }
 
+    /// Whether no task may begin any more.
+    fn shall_end(&self) -> bool {
+        let is_cancelled = self.settings.cancel.is_some_and(Cancel::is_cancelled);
+        is_cancelled && !planted(Bug::CancelIgnored)
+            || self.has_failed.load(Ordering::Relaxed) && !planted(Bug::FailureIgnored)
+    }
+
     fn do_job(&self, job: Job, inputs: &[Value], scratch: &mut Scratch) -> Result<Done, RunError> {
         match job {
             Job::Run { step, inputs: range } => {
@@ -367,7 +394,7 @@ impl<'a> Pool<'a, '_> {
                 let written = self.disk.as_ref().map(|disk| disk.write(&value));
                 match written {
                     Some(Ok(to)) => Ok(Done::Spilled { step, to }),
-                    Some(Err(cause)) => Err(RunError::Spill { key: self.key(step), cause }),
+                    Some(Err(cause)) => Ok(Done::Refused { step, cause }),
                     None => Err(RunError::Graph { why: "there is no disk".to_owned() }),
                 }
             }
@@ -375,7 +402,7 @@ impl<'a> Pool<'a, '_> {
                 Ok(value) => Ok(Done::Loaded { step, value }),
                 Err(error) => {
                     let cause = error.into_cause();
-                    Err(RunError::Task { key: self.key(step), inputs: Vec::new(), cause })
+                    Err(RunError::Restore { key: self.key(step), cause })
                 }
             },
         }
@@ -387,7 +414,7 @@ impl<'a> Pool<'a, '_> {
             Done::Run { step, value } => (*step, What::Run, value.bytes()),
             Done::Spilled { step, to } => (*step, What::Spill, to.bytes()),
             Done::Loaded { step, value } => (*step, What::Load, value.bytes()),
-            Done::Returned { .. } => return,
+            Done::Returned { .. } | Done::Refused { .. } => return,
         };
         let task = self.runner.optimized.last(step);
         if let Some(recorder) = self.settings.recorder {
@@ -446,6 +473,11 @@ impl<'a> Pool<'a, '_> {
                 state.spilled_bytes += to.bytes();
                 state.spilled[step as usize] = Some(to);
                 state.scheduler.note(Event::Spilled { step });
+            }
+            Done::Refused { step, cause } => {
+                state.report.spills_refused += 1;
+                state.refused.get_or_insert_with(|| (self.key(step), cause));
+                state.scheduler.note(Event::Refused { step });
             }
             Done::Loaded { step, value } => {
                 state.report.bytes_loaded += value.bytes();
@@ -525,3 +557,6 @@ struct Local {
     scratch: Scratch,
     spans: Vec<Span>,
 }
+
+#[cfg(test)]
+mod tests;

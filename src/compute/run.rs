@@ -91,6 +91,8 @@ pub struct Report {
     pub bytes_spilled: u64,
     /// Bytes of results that were read from there.
     pub bytes_loaded: u64,
+    /// Results that the disk did not take, and that stayed in memory.
+    pub spills_refused: u64,
     /// What happened when, if it was asked for.
     pub trace: Option<Trace>,
 }
@@ -135,13 +137,22 @@ pub enum RunError {
         /// What the panic said.
         message: String,
     },
-    /// A result could not be written to the disk, or there is no place for results.
+    /// A result could not be written to the disk and there is no memory to go on without that, or
+    /// there is no place for results.
     #[error("result {key} could not be spilled: {cause}")]
     Spill {
         /// Of the result.
         key: Key,
         /// What the system said.
         cause: io::Error,
+    },
+    /// A result did not come back from the disk as it was written.
+    #[error("result {key} did not come back from the disk as it was spilled: {cause}")]
+    Restore {
+        /// Of the result.
+        key: Key,
+        /// What was met.
+        cause: Box<dyn Error + Send + Sync>,
     },
     /// Who takes the results failed.
     #[error("result {key} could not be taken: {cause}")]

@@ -1,8 +1,8 @@
 //! What shall happen next: events in, instructions out. No threads, no clock, no values.
 //!
 //! ```text
-//! Finished, Taken, Freed, Spilled, Loaded, Returned --> Scheduler --> Run, Spill, Load
-//!                                                           '-------> dropped, forgotten
+//! Finished, Taken, Freed, Spilled, Refused, Loaded, Returned --> Scheduler --> Run, Spill, Load
+//!                                                                    '--> dropped, forgotten
 //! ```
 //!
 //! # Admission
@@ -15,7 +15,9 @@
 //! - without a place to spill to, its result leaves room for all steps before it, see [`Room`].
 //!
 //! So the head can always begin once nothing else runs, and no run gets stuck whose prediction
-//! held. With a place to spill to, the head makes room: what is needed last leaves first.
+//! held. With a place to spill to, the head makes room: what is needed last leaves first. A result
+//! that the disk does not take stays; then the next one is tried, and the run is stuck only when
+//! nothing that it could wait for is left.
 //!
 //! # Invariants
 //!
@@ -31,6 +33,7 @@ use std::collections::BinaryHeap;
 use super::lists::Lists;
 use super::optimize::Steps;
 use super::order::profile;
+use super::planted::{Bug, planted};
 use super::room::Room;
 
 /// What happened.
@@ -46,6 +49,8 @@ pub(super) enum Event {
     Freed { bytes: u64 },
     /// The result of a step is on the disk.
     Spilled { step: u32 },
+    /// The disk did not take the result of a step: it stays in memory, and is not tried again.
+    Refused { step: u32 },
     /// The result of a step is in memory again.
     Loaded { step: u32 },
 }
@@ -227,6 +232,7 @@ impl<'a> Scheduler<'a> {
                 }
             }
             Event::Spilled { step } => self.spilled(step),
+            Event::Refused { step } => self.refused(step),
             Event::Loaded { step } => self.loaded(step),
         }
     }
@@ -279,7 +285,7 @@ impl<'a> Scheduler<'a> {
         let limited = self.limited.as_mut()?;
         for &input in self.steps.inputs.of(step) {
             match limited.place[input as usize] {
-                Place::Disk => {
+                Place::Disk if !planted(Bug::NotRestored) => {
                     absent = Some(input);
                     absent_bytes += limited.bytes[input as usize];
                 }
@@ -289,7 +295,8 @@ impl<'a> Scheduler<'a> {
         }
         let need = growth.saturating_add(absent_bytes);
         let taken = self.live.saturating_add(self.reserved);
-        let missing = taken.saturating_add(need).saturating_sub(limited.budget);
+        let budget = limited.budget.saturating_add(u64::from(planted(Bug::BudgetByOne)));
+        let missing = taken.saturating_add(need).saturating_sub(budget);
         if missing == 0 {
             if !is_head && !limited.leaves_room(self.steps, step, self.head, &self.rank) {
                 return None;
@@ -314,7 +321,7 @@ impl<'a> Scheduler<'a> {
                 break;
             };
             let at = victim as usize;
-            if limited.place[at] == Place::Both {
+            if limited.place[at] == Place::Both && !planted(Bug::SpilledTwice) {
                 limited.place[at] = Place::Disk;
                 self.freeing += limited.bytes[at];
                 self.dropped.push(victim);
@@ -337,7 +344,7 @@ impl<'a> Scheduler<'a> {
         let rank = self.rank[step as usize];
         if self.leaves.0.get(self.leaves.1) == Some(&rank) {
             self.leaves.1 += 1;
-        } else {
+        } else if !planted(Bug::RunTwice) {
             self.ready.pop();
         }
         self.stage[step as usize] = Stage::Running;
@@ -381,7 +388,9 @@ impl<'a> Scheduler<'a> {
         let at = step as usize;
         self.stage[at] = Stage::Done;
         self.left -= 1;
-        self.live = self.live.saturating_add(bytes);
+        if !planted(Bug::ResultUncounted) {
+            self.live = self.live.saturating_add(bytes);
+        }
         self.awaited += self.steps.wanted.of(step).len();
         while self.order.get(self.head).is_some_and(|&s| self.stage[s as usize] == Stage::Done) {
             self.head += 1;
@@ -396,7 +405,7 @@ impl<'a> Scheduler<'a> {
         for place in self.dependents.range(step) {
             let dependent = self.dependents.at(place) as usize;
             self.missing[dependent] -= 1;
-            if self.missing[dependent] == 0 {
+            if self.missing[dependent] == u32::from(planted(Bug::InputMissing)) {
                 self.ready.push(Reverse(self.rank[dependent]));
             }
         }
@@ -411,7 +420,7 @@ impl<'a> Scheduler<'a> {
     /// One that needed the result of `step` needs it no more.
     fn used(&mut self, step: u32) {
         self.uses[step as usize] -= 1;
-        if self.uses[step as usize] == 0 {
+        if self.uses[step as usize] == u32::from(planted(Bug::ReleasedEarly)) {
             self.release(step);
         } else if let Some(limited) = &mut self.limited {
             limited.advance(step, &self.dependents, &self.stage);
@@ -421,6 +430,9 @@ impl<'a> Scheduler<'a> {
 
     /// Drops the result of `step` for ever.
     fn release(&mut self, step: u32) {
+        if planted(Bug::NeverReleased) {
+            return;
+        }
         self.leave_room(step, false);
         let Some(limited) = &mut self.limited else { return self.dropped.push(step) };
         let place = &mut limited.place[step as usize];
@@ -437,7 +449,7 @@ impl<'a> Scheduler<'a> {
             self.freeing += limited.bytes[step as usize];
             self.dropped.push(step);
         }
-        if on_disk {
+        if on_disk && !planted(Bug::DiskKept) {
             self.forgotten.push(step);
         }
     }
@@ -457,6 +469,22 @@ impl<'a> Scheduler<'a> {
             self.dropped.push(step);
         } else {
             limited.consider(step, &self.dependents, &self.rank);
+        }
+    }
+
+    fn refused(&mut self, step: u32) {
+        let at = step as usize;
+        if planted(Bug::RefusalMissed) {
+            return self.spilled(step);
+        }
+        let Some(limited) = &mut self.limited else { return };
+        assert_eq!(limited.place[at], Place::Leaving, "step {step} was not being spilled");
+        limited.transfers -= 1;
+        limited.leaving -= limited.bytes[at];
+        limited.place[at] = Place::Memory;
+        limited.spillable[at] = false;
+        if self.uses[at] == 0 {
+            self.release(step);
         }
     }
 
@@ -503,7 +531,9 @@ impl Limited {
 
     /// Whether the result of `step` leaves room for all steps from the head on that come before it.
     fn leaves_room(&self, steps: &Steps, step: u32, head: usize, rank: &[u32]) -> bool {
-        let Some(room) = &self.room else { return true };
+        let Some(room) = self.room.as_ref().filter(|_| !planted(Bug::RoomIgnored)) else {
+            return true;
+        };
         let most = room.most(head..rank[step as usize] as usize);
         most.saturating_add(steps.bytes[step as usize]) <= self.budget
     }
@@ -544,10 +574,12 @@ impl Limited {
         while let Some((next, step)) = self.by_next_use.pop() {
             let at = step as usize;
             let is_here = matches!(self.place[at], Place::Memory | Place::Both);
-            if !is_here || self.next_use_of(step, dependents, rank) != Some(next) {
+            let may_go = is_here && self.spillable[at];
+            if !may_go || self.next_use_of(step, dependents, rank) != Some(next) {
                 continue;
             }
-            if self.pins[at] > 0 || steps.inputs.of(head).contains(&step) {
+            let is_pinned = self.pins[at] > 0 && !planted(Bug::PinnedSpilled);
+            if is_pinned || steps.inputs.of(head).contains(&step) {
                 pinned.push((next, step));
                 continue;
             }

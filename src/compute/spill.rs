@@ -3,13 +3,20 @@
 //! Each run has one unnamed file, so nothing is left of it however the process ends. A result is
 //! written once; what is read again is mapped memory of that file.
 //!
+//! # Invariants
+//!
+//! 1. Bytes from the disk are compared with the checksum of those that were written before anything
+//!    is made of them.
+//!
 //! # Failure
 //!
-//! What the disk refuses, such as a full one, is the error of the system and ends the run.
+//! What the disk refuses, such as a full one, is the error of the system: the result is still in
+//! memory. What it gives back changed, or not at all, is an error, and never a result.
 
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::planted::{Bug, planted};
 use super::value::{Restorer, TaskError, Value};
 use crate::txn::{ScratchFile, ScratchPlace};
 
@@ -20,6 +27,7 @@ pub(super) struct Disk(ScratchFile);
 #[derive(Clone)]
 pub(super) struct Spilled {
     place: ScratchPlace,
+    sum: u32,
     restorer: Restorer,
 }
 
@@ -34,15 +42,25 @@ impl Disk {
         let restorer = restorer.ok_or_else(|| io::Error::other("the value cannot be spilled"))?;
         let mut counted = Counted(0);
         value.spill(&mut counted)?;
-        let place = self.0.write(counted.0, |to| value.spill(to))?;
-        Ok(Spilled { place, restorer })
+        let mut hasher = crc32fast::Hasher::new();
+        let place = self.0.write(counted.0, |to| value.spill(&mut Summed(to, &mut hasher)))?;
+        Ok(Spilled { place, sum: hasher.finalize(), restorer })
     }
 }
 
 impl Spilled {
     /// Makes the value again.
     pub(super) fn read(&self) -> Result<Value, TaskError> {
-        self.restorer.restore(self.place.map()?)
+        let mapped = self.place.map()?;
+        let sum = crc32fast::hash(&mapped);
+        if sum != self.sum && !planted(Bug::SpilledUnchecked) {
+            let (len, wanted) = (mapped.len(), self.sum);
+            return Err(TaskError::from(format!(
+                "{len} bytes that were written have the checksum {wanted:08x}, \
+                 those that came back {sum:08x}"
+            )));
+        }
+        self.restorer.restore(mapped)
     }
 
     /// Bytes of memory that the value had.
@@ -62,5 +80,20 @@ impl Write for Counted {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Takes the checksum of what is written.
+struct Summed<'a>(&'a mut dyn Write, &'a mut crc32fast::Hasher);
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes)?;
+        self.1.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

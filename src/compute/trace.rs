@@ -5,9 +5,7 @@
 //! 1. A trace holds at most [`SPANS_MAX`] spans of each thread and as many moments of memory; it
 //!    says how many it left out.
 
-use std::time::Instant;
-
-use crate::sync::Mutex;
+use crate::sync::{Instant, Mutex};
 
 /// Most spans that one thread keeps, and most moments of memory.
 const SPANS_MAX: usize = 1 << 18;

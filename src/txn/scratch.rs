@@ -13,8 +13,8 @@
 //!
 //! # Failure
 //!
-//! A write that fails gives its place back; the file stays usable. A page that the disk cannot give
-//! back ends the process with a sentence, as for any mapped file.
+//! A write that fails gives its place back; the file stays usable. Bytes that the disk cannot give
+//! back are an error when they are mapped, because all of them are read then.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::sync::Mutex;
 use crate::units::{PAGE_BYTES, PAGE_LEN, PageRange, PageSet};
-use crate::vm::{Access, Advice, Content, MapError, Mapping, Run, VmaBudget};
+use crate::vm::{Access, Advice, Content, MapError, Mapping, Run, VmaBudget, populate};
 
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -97,7 +97,7 @@ impl ScratchFile {
 }
 
 impl ScratchPlace {
-    /// The bytes, as memory.
+    /// The bytes, as memory into which they were read.
     pub(crate) fn map(&self) -> Result<MappedScratch, MapError> {
         let place = Arc::clone(&self.0);
         let used = PageRange::covering(0, place.len as u64);
@@ -109,6 +109,7 @@ impl ScratchPlace {
         let offset_bytes = place.pages.start_byte();
         let content = Content::File { file: place.inner.file.as_fd(), offset_bytes };
         mapping.place(&[Run { at: used, content }])?;
+        populate(mapping.bytes(used))?;
         Ok(MappedScratch { mapping: Some(mapping), place })
     }
 }

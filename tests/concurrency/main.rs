@@ -19,9 +19,11 @@
 
 mod every_switch;
 mod oracle;
+mod pool;
 mod threads;
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, Runner};
 use zbigarray::Tid;
+use zbigarray::compute::planted::{Bug, plant};
 
 use every_switch::EverySwitch;
 use threads::{
@@ -72,6 +75,14 @@ fn run(scheduler: impl Scheduler + 'static, test: fn()) {
         test();
     });
     eprintln!("{} schedules", counted.0.load(Ordering::Relaxed));
+}
+
+/// Whether one of a hundred schedules fails, of which nothing is kept.
+fn fails(test: fn()) -> bool {
+    let mut config = config();
+    config.failure_persistence = FailurePersistence::None;
+    let run = || Runner::new(RandomScheduler::new(100), config).run(test);
+    catch_unwind(AssertUnwindSafe(run)).is_err()
 }
 
 /// Half of the schedules by dice, half by PCT; or one that failed before.
@@ -120,4 +131,39 @@ fn a_snapshot_that_a_process_was_given_is_kept_by_the_pack_of_another() {
         run(EverySwitch::new(last_begins), || a_snapshot_against_a_pack(Some(Tid(2)), false));
         run(EverySwitch::new(last_begins), || a_snapshot_against_a_pack(None, true));
     }
+}
+
+#[test]
+fn runs_of_tasks_hand_every_output_over_once_and_end() {
+    explore(pool::outputs_within_a_budget);
+    explore(pool::outputs_that_wait_to_be_taken);
+    explore(pool::outputs_of_short_tasks);
+}
+
+#[test]
+fn runs_that_spill_give_the_same_and_end() {
+    explore(pool::results_on_the_disk);
+}
+
+#[test]
+fn a_task_that_fails_or_panics_ends_the_run_and_is_named() {
+    explore(pool::a_failure);
+    explore(pool::a_panic);
+    explore(pool::a_sink_that_fails);
+}
+
+#[test]
+fn a_cancel_at_any_moment_ends_the_run_or_comes_too_late() {
+    explore(pool::a_cancel);
+}
+
+#[test]
+fn threads_that_are_not_woken_are_found() {
+    for bug in [Bug::WakeMissed, Bug::DeliveryMissed] {
+        plant(Some(bug));
+        let found = fails(pool::outputs_that_wait_to_be_taken);
+        plant(None);
+        assert!(found, "{bug:?} is not found");
+    }
+    assert!(!fails(pool::outputs_that_wait_to_be_taken));
 }

@@ -2,6 +2,7 @@
 //! threads, any budget, and a disk.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -133,7 +134,7 @@ fn check(plan: &[Planned], options: &RunOptions) -> Result<Report, RunError> {
 }
 
 /// Bytes with which the plan is refused, as the refusal says it.
-fn needed(plan: &[Planned], spill: Option<std::path::PathBuf>) -> u64 {
+fn needed(plan: &[Planned], spill: Option<PathBuf>) -> u64 {
     let options = RunOptions { memory_bytes: Some(0), spill, ..RunOptions::default() };
     match check(plan, &options) {
         Ok(_) => 0,
@@ -255,6 +256,100 @@ fn a_disk_that_is_full_is_an_error_that_says_so() {
         }
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// A file system of so many bytes at `directory`, if this process may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(directory: &Path, size: &str) -> Option<Self> {
+        let size = format!("size={size}");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(directory).output();
+        mount.is_ok_and(|output| output.status.success()).then(|| Self(directory.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_small_file_system_that_is_full_is_told_and_leaves_no_result_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path(), "128k") else {
+        println!("not run: mounting a file system needs root");
+        return;
+    };
+    let options = |threads, memory_bytes| RunOptions {
+        threads,
+        memory_bytes: Some(memory_bytes),
+        spill: Some(disk.0.clone()),
+        ..RunOptions::default()
+    };
+    for threads in [1, 2, 4] {
+        // Of 90 results that have no room in memory 16 have one here.
+        let mut graph = Graph::new();
+        let total = wide(&mut graph, 100);
+        match sum_of(&graph, total, &options(threads, 10 * 4096)) {
+            Err(RunError::Spill { key, cause }) => {
+                assert!(key.to_string().starts_with("part["), "{key}");
+                assert_eq!(cause.kind(), io::ErrorKind::StorageFull);
+            }
+            other => panic!("{:?}", other.map(|(sum, _)| sum)),
+        }
+        // Nothing of the last run is left there.
+        let mut graph = Graph::new();
+        let total = wide(&mut graph, 20);
+        let (sum, report) = sum_of(&graph, total, &options(threads, 12 * 4096)).unwrap();
+        assert_eq!((sum, report.spills_refused), (380, 0));
+        assert!(report.bytes_spilled >= 6 * 4096);
+    }
+}
+
+#[test]
+fn what_has_no_room_on_the_disk_stays_in_memory_and_something_smaller_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path(), "128k") else {
+        println!("not run: mounting a file system needs root");
+        return;
+    };
+    let mut graph = Graph::new();
+    let made = |graph: &mut Graph<'_>, name: &str, number: u64, bytes: u64| {
+        graph.task(name, &[], bytes, move |_| Ok(Block::value(number, bytes)))
+    };
+    // In the order in which they are needed last.
+    let large = made(&mut graph, "large", 1, 1 << 20);
+    let small = made(&mut graph, "small", 2, 40 << 10);
+    let other = made(&mut graph, "other", 3, 40 << 10);
+    let sum = |graph: &mut Graph<'_>, name: &str, inputs: &[TaskId]| {
+        graph.task(name, inputs, 8, |inputs| {
+            let sum: Result<u64, TaskError> =
+                inputs.iter().map(|input| Ok(input.expect::<Block>()?.number)).sum();
+            Ok(Block::value(sum?, 8))
+        })
+    };
+    let first = sum(&mut graph, "first", &[other]);
+    let second = sum(&mut graph, "second", &[first, small]);
+    let third = sum(&mut graph, "third", &[second, large]);
+    let all = [large, small, other, third];
+    // On one thread, so that it is known what has to leave.
+    let options = RunOptions {
+        threads: 1,
+        memory_bytes: Some((1 << 20) + (60 << 10)),
+        spill: Some(disk.0.clone()),
+        ..RunOptions::default()
+    };
+    let mut numbers = [0; 4];
+    let report = run(&graph, &all, &options, &mut |place, value| {
+        numbers[place] = value.expect::<Block>()?.number;
+        Ok(())
+    });
+    let report = report.unwrap();
+    assert_eq!(numbers, [1, 2, 3, 6]);
+    assert_eq!((report.spills_refused, report.bytes_spilled), (1, 40 << 10));
 }
 
 #[test]

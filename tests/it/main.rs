@@ -37,4 +37,7 @@ mod numpy_casting;
 #[cfg(feature = "compute")]
 mod numpy_compute;
 #[cfg(test)]
+#[cfg(feature = "compute")]
+mod numpy_linalg;
+#[cfg(test)]
 mod numpy_pure;

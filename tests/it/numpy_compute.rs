@@ -18,6 +18,8 @@ use zbigarray::compute::{
 };
 use zbigarray::{CreateOptions, Dtype, Store};
 
+use crate::numpy_linalg;
+
 /// A leaf of a program, as it lies in memory.
 struct Leaf {
     dtype: Dtype,
@@ -30,13 +32,13 @@ struct Leaf {
     bytes: Vec<u8>,
 }
 
-fn numbers<T: TryFrom<i64>>(value: &Value) -> Vec<T> {
+pub(crate) fn numbers<T: TryFrom<i64>>(value: &Value) -> Vec<T> {
     let items = value.as_array().expect("a list").iter();
     let number = |item: &Value| item.as_i64().and_then(|number| T::try_from(number).ok());
     items.map(|item| number(item).expect("a whole number")).collect()
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(crate) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().expect("a text")
 }
 
@@ -360,7 +362,12 @@ fn check(store: &Store, number: usize, case: &Value) {
     }
     let mut result = Ok(values[0].clone());
     for described in case["steps"].as_array().expect("steps") {
-        match step(described, &values, &options) {
+        let name = text(described, "do");
+        let found = match numpy_linalg::NAMES.contains(&name) {
+            true => numpy_linalg::step(name, described, &all(&numbers(&described["of"]), &values)),
+            false => step(described, &values, &options),
+        };
+        match found {
             Ok(value) => values.push(value),
             Err(why) => {
                 result = Err(why);
@@ -393,13 +400,18 @@ fn fill(array: &mut DynArray<'_>, leaf: &Leaf) {
 
 #[test]
 fn blocked_arrays_equal_numpy_in_values_shapes_types_and_refusals() {
+    require_what_numpy_says("compute.py", 3000);
+}
+
+/// Runs the programs that `script` prints, `count` unless the environment asks for others.
+pub(crate) fn require_what_numpy_says(script: &str, count: u32) {
     let Ok(python) = std::env::var("ZBA_PYTHON") else {
         println!("not run: ZBA_PYTHON is not set");
         return;
     };
-    let cases = std::env::var("ZBA_COMPUTE_CASES").unwrap_or_else(|_| "3000".to_owned());
+    let cases = std::env::var("ZBA_COMPUTE_CASES").unwrap_or_else(|_| count.to_string());
     let seed = std::env::var("ZBA_COMPUTE_SEED").unwrap_or_else(|_| "1".to_owned());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/compute.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
     let output =
         Command::new(python).arg(script).args([seed, cases]).output().expect("ZBA_PYTHON runs");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -88,15 +88,19 @@ def like(rng, shape):
 def leaf(rng, shape, dtype=None):
     dtype = dtype or rng.choice(DTYPES)
     array = elements(rng, dtype, shape)
-    described = {
-        "dtype": rng.choice("<>") + np.dtype(dtype).str[1:] if dtype != "bool" else "|b1",
-        "shape": list(shape),
+    return laid(rng, array), Value(array)
+
+
+def laid(rng, array):
+    """An array somewhere, in some order and blocks."""
+    return {
+        "dtype": rng.choice("<>") + array.dtype.str[1:] if array.dtype != "bool" else "|b1",
+        "shape": list(array.shape),
         "order": rng.choice("CF"),
         "lies": rng.choice(["store", "store", "memory", "function"]),
-        "block": [rng.randint(1, max(1, length)) for length in shape],
-        "hex": array.astype(np.dtype(dtype).newbyteorder("<")).tobytes().hex(),
+        "block": [rng.randint(1, max(1, length)) for length in array.shape],
+        "hex": array.astype(array.dtype.newbyteorder("<")).tobytes().hex(),
     }
-    return described, Value(array)
 
 
 def scalar(rng):
@@ -176,6 +180,9 @@ def binary(rng, values):
     if name == "power" and either.kind in "fc" and (np.abs(a.array[np.isfinite(a.array)]) > 50).any():
         return None
     if name == "power" and either.kind == "c" and (np.abs(b) > 5).any():
+        return None
+    # NumPy takes the square root then, of which -inf has none; C has its power.
+    if name == "power" and weak and b == 0.5 and either.kind == "f" and np.isneginf(a.array).any():
         return None
     if name in ["left_shift", "right_shift"]:
         # What C leaves open.

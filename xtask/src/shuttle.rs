@@ -37,7 +37,7 @@ pub(crate) fn short(workspace: &Workspace) -> Step<'static> {
 fn command(workspace: &Workspace, iterations: u32) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--package", "zbigarray", "--no-default-features"]);
-    command.args(["--test", "concurrency"]);
+    command.args(["--features", "compute,planted-bugs", "--test", "concurrency"]);
     command.env("RUSTFLAGS", "--cfg shuttle");
     command.env("CARGO_TARGET_DIR", workspace.path("target/shuttle"));
     command.env("ZBA_SHUTTLE_ITERATIONS", iterations.to_string());

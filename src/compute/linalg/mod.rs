@@ -4,6 +4,7 @@
 //! product   A[batch.., m.., k..] B[batch.., k.., n..] -> one task for each block of the result
 //! tall      rows cut into leaves, each factored alone; what is left of them is factored once more
 //! solving   blocks of a triangle, each from those above it and to its left
+//! general   panels of columns, each after the elimination of those before it
 //! ```
 //!
 //! # Invariants
@@ -17,6 +18,7 @@
 //! Shapes that do not fit are a [`ComputeError`] when the expression is made; a matrix without the
 //! factorization is one when it is computed.
 
+mod general;
 mod norm;
 mod product;
 mod solving;

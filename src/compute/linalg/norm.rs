@@ -1,6 +1,6 @@
 //! Norms of vectors and matrices.
 
-use super::{matrix_shape, refused, svd};
+use super::{as_field, matrix_shape, refused, svd};
 use crate::compute::node::Blocked;
 use crate::compute::reduce::Axes;
 use crate::compute::trouble::ComputeError;
@@ -28,13 +28,10 @@ pub fn norm<'e>(a: &Blocked<'e>, order: Norm) -> Result<Blocked<'e>, ComputeErro
     let is_vector = a.ndim() == 1;
     if order == Norm::Frobenius || (is_vector && order == Norm::Two) {
         // The real parts of z * conj(z) cannot overflow earlier than the sum of squares does.
-        let sizes = a.absolute()?;
-        let sizes =
-            if sizes.number().is_float() { sizes } else { sizes.astype(sizes.number().float())? };
-        return sizes.square()?.sum(Axes::all())?.sqrt();
+        return sizes(a)?.square()?.sum(Axes::all())?.sqrt();
     }
     if is_vector {
-        let sizes = a.absolute()?;
+        let sizes = sizes(a)?;
         return if order == Norm::One { sizes.sum(Axes::all()) } else { sizes.max(Axes::all()) };
     }
     if a.ndim() != 2 {
@@ -42,8 +39,14 @@ pub fn norm<'e>(a: &Blocked<'e>, order: Norm) -> Result<Blocked<'e>, ComputeErro
     }
     matrix_shape("norm", a)?;
     match order {
-        Norm::One => a.absolute()?.sum(0)?.max(Axes::all()),
-        Norm::Infinity => a.absolute()?.sum(1)?.max(Axes::all()),
+        Norm::One => sizes(a)?.sum(0)?.max(Axes::all()),
+        Norm::Infinity => sizes(a)?.sum(1)?.max(Axes::all()),
         _ => svd(a)?.1.max(Axes::all()),
     }
+}
+
+/// The size of each element, as a float.
+fn sizes<'e>(a: &Blocked<'e>) -> Result<Blocked<'e>, ComputeError> {
+    // Before the size is taken: the least of whole numbers has none of its type.
+    as_field(a)?.absolute()
 }

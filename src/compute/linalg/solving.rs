@@ -8,10 +8,11 @@
 //!
 //! A block needs blocks of its own row and of one row above only, which come before it in C order.
 
+use super::general::solved;
 use super::with_field;
-use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region, whole};
+use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, refused, region};
 use crate::compute::block::{Block, Data};
-use crate::compute::dense::{self, Field, Matrix, factor_scratch};
+use crate::compute::dense::{self, Field, Matrix};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
 use crate::compute::number::Number;
 use crate::compute::recipe::{Argument, Input, Recipe};
@@ -20,10 +21,13 @@ use crate::compute::trouble::ComputeError;
 
 pub use dense::Triangle;
 
+/// Most blocks along one side: each one needs all that are beside it.
+const BLOCKS_MAX: u64 = 200;
+
 /// What is known of a matrix whose system is solved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Assume {
-    /// Nothing. It is factored in memory, by one task.
+    /// Nothing. It is factored by panels of columns.
     General,
     /// It is its own conjugate transpose and positive definite. It is factored by blocks.
     Positive,
@@ -40,7 +44,7 @@ pub fn cholesky<'e>(a: &Blocked<'e>) -> Result<Blocked<'e>, ComputeError> {
     let side = square("cholesky", a)?;
     let a = as_field(a)?;
     let number = a.number();
-    let block = block_side(side, number);
+    let block = block_side(&a, number);
     let grid = Grid::new(&[side, side], &[block, block]);
     Blocked::from_tasks(&[side, side], number, &[block, block], move |position| {
         let [i, j] = [position[0], position[1]];
@@ -143,7 +147,7 @@ pub fn solve_triangular<'e>(
     require_rows(operation, b, side)?;
     let number = as_field(a)?.number().with(as_field(b)?.number());
     let (a, b) = (a.astype(number)?, b.astype(number)?);
-    let rows = block_side(side, number);
+    let rows = block_side(&a, number);
     let mut shape = b.shape().to_vec();
     let mut block = shape.clone();
     let columns = (BLOCK_BYTES / bytes_of(number, &[rows])).max(1);
@@ -265,30 +269,7 @@ pub fn solve<'e>(
     }
     let number = as_field(a)?.number().with(as_field(b)?.number());
     let (a, b) = (a.astype(number)?, b.astype(number)?);
-    let shape = b.shape().to_vec();
-    Blocked::from_tasks(b.shape(), number, b.shape(), {
-        let (a, b) = (a.clone(), b.clone());
-        move |_| {
-            let all = |of: &Blocked<'e>| Input::Part(of.clone(), whole(of.shape()));
-            let lens: Vec<usize> = shape.iter().map(|&len| to_usize(len)).collect();
-            let work = move |arguments: &[Argument<'_, 'e>]| {
-                with_field!(number, T => {
-                    let mut x = arguments[1].data()?.into_elements::<T>()?.into_owned();
-                    let columns = lens.get(1).copied().unwrap_or(1);
-                    let matrix = arguments[0].data()?;
-                    let matrix = Matrix::new(matrix.elements::<T>()?, lens[0], lens[0]);
-                    let why = "the matrix is singular";
-                    let singular = ComputeError::Value { operation: "solve", why };
-                    dense::solve(matrix, &mut x, columns).ok_or(singular)?;
-                    Block::new(&lens, Data::owned::<T>(x))
-                })
-            };
-            let bytes = bytes_of(number, &shape);
-            let scratch = factor_scratch(side * side, number.itemsize() as u64);
-            let inputs = vec![all(&a), all(&b)];
-            Ok(Recipe::new("solve", inputs, bytes, work).with_scratch(scratch + bytes))
-        }
-    })
+    solved(&a, &b, number)
 }
 
 fn square(operation: &'static str, a: &Blocked<'_>) -> Result<u64, ComputeError> {
@@ -305,7 +286,9 @@ fn require_rows(operation: &'static str, b: &Blocked<'_>, rows: u64) -> Result<(
     }
 }
 
-/// Rows of a square block.
-fn block_side(side: u64, number: Number) -> u64 {
-    (BLOCK_BYTES / number.itemsize() as u64).isqrt().min(side).max(1)
+/// Rows of a square block: as many elements as a block of the matrix has.
+fn block_side(a: &Blocked<'_>, number: Number) -> u64 {
+    let (side, elements) = (a.shape()[0], a.block_shape().iter().product::<u64>());
+    let most = BLOCK_BYTES / number.itemsize() as u64;
+    elements.min(most).isqrt().max(side.div_ceil(BLOCKS_MAX)).min(side).max(1)
 }

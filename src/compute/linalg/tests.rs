@@ -192,6 +192,11 @@ fn a_general_system_is_solved_for_vectors_and_matrices() {
     let x = Blocked::from_memory(&a).unwrap();
     let y = Blocked::from_memory(&b).unwrap();
     near(&computed(&solve(&x, &y, Assume::General).unwrap()), &solution);
+    // In panels of 1, 7 and 20 columns.
+    for block in [[1, 1], [7, 30], [30, 20]] {
+        let x = x.rechunk(&block).unwrap();
+        near(&computed(&solve(&x, &y, Assume::General).unwrap()), &solution);
+    }
     assert!(solve(&x, &x.slice("0:3").unwrap(), Assume::General).is_err());
 }
 

@@ -1,11 +1,15 @@
 //! The scheduler against a model: any graph, any order of events, invariants after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::compute::order::order;
+use crate::compute::planted::{Bug, plant};
 
 /// Steps with these inputs, sizes and scratch; those that nobody needs are wanted, and some others.
 pub(in crate::compute) fn steps_of(
@@ -72,6 +76,9 @@ struct World<'a> {
     most_at_once: usize,
     /// Whether a step that was begun comes back now and then.
     gives_back: bool,
+    /// Whether the disk refuses a result now and then.
+    refuses: bool,
+    is_stuck: bool,
 }
 
 impl World<'_> {
@@ -86,6 +93,10 @@ impl World<'_> {
             self.collect();
             self.most_at_once = self.most_at_once.max(self.jobs.len());
             let choices = self.jobs.len() + self.to_take.len() + self.to_free.len();
+            if choices == 0 && self.refuses && self.scheduler.stuck().is_some() {
+                self.is_stuck = true;
+                return;
+            }
             assert!(choices > 0, "nothing happens: {:?}", self.scheduler.stuck());
             self.happen(dice(choices), dice);
             self.collect();
@@ -136,6 +147,9 @@ impl World<'_> {
                     self.to_take.extend(self.steps.wanted.of(step).iter().map(|_| step));
                     self.scheduler.note(Event::Finished { step, bytes, spillable: true });
                 }
+                Instruction::Spill(step) if self.refuses && dice(4) == 0 => {
+                    self.scheduler.note(Event::Refused { step });
+                }
                 Instruction::Spill(step) => {
                     self.disk.insert(step);
                     self.scheduler.note(Event::Spilled { step });
@@ -178,6 +192,13 @@ impl World<'_> {
         let expected: u64 = self.jobs.iter().map(|&job| self.reservation(job)).sum();
         assert_eq!(reserved, expected, "reserved bytes are those of running steps");
         assert!(live + reserved <= self.budget, "{live} + {reserved} over {}", self.budget);
+        for job in &self.jobs {
+            if let Instruction::Run(step) = job {
+                let inputs = self.steps.inputs.of(*step);
+                let is_there = inputs.iter().all(|input| self.memory.contains_key(input));
+                assert!(is_there, "an input of {step} leaves while it runs");
+            }
+        }
         let head = scheduler.order.iter().position(|step| !self.done.contains(step));
         assert_eq!(scheduler.head, head.unwrap_or(scheduler.order.len()));
         for step in self.steps.all() {
@@ -211,6 +232,18 @@ impl World<'_> {
 
 /// Plays one run; returns how many jobs there were at once.
 fn play(steps: &Steps, limits: Limits, threads: usize, seed: u64) -> Result<usize, TooLarge> {
+    let world = played(steps, limits, threads, seed, false)?;
+    Ok(world.most_at_once)
+}
+
+/// Plays one run, on a disk that refuses results or on one that takes all of them.
+fn played(
+    steps: &Steps,
+    limits: Limits,
+    threads: usize,
+    seed: u64,
+    refuses: bool,
+) -> Result<Played, TooLarge> {
     let order = order(steps);
     let mut world = World {
         scheduler: Scheduler::new(steps, &order, limits)?,
@@ -225,6 +258,8 @@ fn play(steps: &Steps, limits: Limits, threads: usize, seed: u64) -> Result<usiz
         done: BTreeSet::new(),
         most_at_once: 0,
         gives_back: seed % 2 == 1,
+        refuses,
+        is_stuck: false,
     };
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     world.play(threads, &mut |choices| {
@@ -233,7 +268,13 @@ fn play(steps: &Steps, limits: Limits, threads: usize, seed: u64) -> Result<usiz
         state ^= state << 17;
         usize::try_from(state % choices as u64).unwrap()
     });
-    Ok(world.most_at_once)
+    Ok(Played { most_at_once: world.most_at_once, is_stuck: world.is_stuck })
+}
+
+/// What came of a run.
+struct Played {
+    most_at_once: usize,
+    is_stuck: bool,
 }
 
 fn peak(steps: &Steps) -> u64 {
@@ -284,6 +325,46 @@ proptest! {
             let refused = Scheduler::new(&steps, &order(&steps), limits(need - 1)).err().unwrap();
             prop_assert_eq!(refused.needed, need);
         }
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_results_leaves_them_in_memory_and_takes_no_other_step_with_it() {
+    let mut runner = TestRunner::deterministic();
+    let (mut ended, mut stuck) = (0, 0);
+    for seed in 1_usize..200 {
+        let steps = any_steps(40).new_tree(&mut runner).unwrap().current();
+        let need = steps.all().map(|step| steps.need(step)).max().unwrap_or(0);
+        let limits = Limits { budget: Some(need + seed as u64 % 30), spills: true };
+        let played = played(&steps, limits, 1 + seed % 4, seed as u64, true).unwrap();
+        *(if played.is_stuck { &mut stuck } else { &mut ended }) += 1;
+    }
+    assert!(ended > 20 && stuck > 20, "{ended} ended, {stuck} got stuck");
+}
+
+/// Plays runs of all sorts; whether the model found something wrong in one of them.
+fn finds_fault(bug: Option<Bug>) -> bool {
+    let mut runner = TestRunner::deterministic();
+    (1_usize..300).any(|seed| {
+        let steps = any_steps(30).new_tree(&mut runner).unwrap().current();
+        let need = steps.all().map(|step| steps.need(step)).max().unwrap_or(0);
+        let spills = seed.is_multiple_of(2);
+        let budget = if spills { need } else { peak(&steps) };
+        let limits = Limits { budget: Some(budget + seed as u64 % 3), spills };
+        plant(bug);
+        let refuses = seed.is_multiple_of(4);
+        let run = || played(&steps, limits, 1 + seed % 4, seed as u64, refuses);
+        let result = catch_unwind(AssertUnwindSafe(run));
+        plant(None);
+        result.is_err()
+    })
+}
+
+#[test]
+fn the_model_finds_every_bug_that_is_planted_and_none_without() {
+    assert!(!finds_fault(None));
+    for bug in Bug::OF_SCHEDULER {
+        assert!(finds_fault(Some(bug)), "{bug:?} is not found");
     }
 }
 
