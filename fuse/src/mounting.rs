@@ -9,7 +9,7 @@
 //! Everything that can be wrong is said before the mount is told to be ready.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -32,6 +32,9 @@ use crate::writing::Writing;
 
 /// How long files that are still open get after a signal.
 const GRACE: Duration = Duration::from_secs(2);
+/// What the kernel reads ahead of a reader: a request at its largest, so that readers in order wait
+/// seldom and those of single pages get no more than that.
+const READAHEAD_KIB: u32 = 1024;
 
 /// Why a store cannot be mounted or unmounted.
 #[derive(Debug, Error)]
@@ -116,6 +119,9 @@ pub fn serve(
     let mounting = |source| MountError::Mount { path: directory.clone(), source };
     let mut session =
         Session::new(served, &directory, &config(options, &store)).map_err(mounting)?;
+    if let Err(error) = widen_readahead(&directory) {
+        log::info!("the kernel reads ahead as little as for any filesystem: {error}");
+    }
     let notifier = session.notifier();
     writing.set_notifier(notifier.clone());
     let mut unmounter = session.unmount_callable();
@@ -208,14 +214,28 @@ fn require_apart(store: &Path, directory: &Path) -> Result<(), MountError> {
 
 /// Whether a store is mounted exactly at a directory, dead or alive.
 fn is_mounted(directory: &Path) -> bool {
+    device_of(directory).is_some()
+}
+
+/// The device number, as `0:57`, of what a filesystem of a program mounted exactly at a directory.
+fn device_of(directory: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let wanted = directory.display().to_string();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ');
-        let at = fields.nth(4).map(unescaped);
+    let line = mounts.lines().rev().find(|line| {
+        let at = line.split(' ').nth(4).map(unescaped);
         let kind = line.split(" - ").nth(1).unwrap_or_default();
         at.as_deref() == Some(wanted.as_str()) && kind.starts_with("fuse")
-    })
+    });
+    line?.split(' ').nth(2).map(str::to_owned)
+}
+
+/// Has the kernel read further ahead than the 128 KiB that it lets a program ask for. Only root
+/// may.
+fn widen_readahead(directory: &Path) -> io::Result<()> {
+    let device = device_of(directory).ok_or(io::ErrorKind::NotFound)?;
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    let mut file = fs::File::options().write(true).open(path)?;
+    file.write_all(READAHEAD_KIB.to_string().as_bytes())
 }
 
 /// A path of `/proc/self/mountinfo`, which writes blanks as `\040`.

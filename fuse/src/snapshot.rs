@@ -20,12 +20,15 @@ use zbigarray::txn::{Catalog, StorageError, TransactionError};
 use zbigarray::units::ArrayId;
 use zbigarray::{ArrayError, DynArray, Store, Tid, Transaction};
 
+use crate::layout::Layout;
 use crate::node::View;
 
 /// Frozen states kept open while nobody uses them.
 const KEPT_MAX: usize = 8;
 /// Handles of arrays kept open in one state while nobody uses them.
 const HANDLES_MAX: usize = 64;
+/// Layouts of arrays kept in one state, each with a header of a page or more.
+const LAYOUTS_MAX: usize = 256;
 
 type Handles<'t> = Mutex<HashMap<ArrayId, Arc<DynArray<'t>>>>;
 
@@ -43,6 +46,8 @@ self_cell!(
 pub(crate) struct Snapshot {
     held: Held,
     catalog: Catalog,
+    // Every read asks where its bytes lie; the answer follows from the catalog.
+    layouts: Mutex<HashMap<ArrayId, Arc<Layout>>>,
     tid: Tid,
     time_ns: i64,
 }
@@ -52,7 +57,7 @@ impl Snapshot {
         let (catalog, tid) = (transaction.catalog(), transaction.base());
         let time_ns = transaction.base_time_ns();
         let held = Held::new(transaction, |_| Open(Mutex::new(HashMap::new())));
-        Self { held, catalog, tid, time_ns }
+        Self { held, catalog, layouts: Mutex::new(HashMap::new()), tid, time_ns }
     }
 
     /// Names and metadata.
@@ -63,6 +68,22 @@ impl Snapshot {
     /// When that was made: nanoseconds since 1970.
     pub(crate) fn time_ns(&self) -> i64 {
         self.time_ns
+    }
+
+    /// How an array is laid out as a file.
+    pub(crate) fn layout(&self, id: ArrayId) -> Result<Arc<Layout>, ArrayError> {
+        if let Some(layout) = self.layouts.lock().get(&id) {
+            return Ok(Arc::clone(layout));
+        }
+        let entry = self.catalog.array_by_id(id);
+        let entry = entry.ok_or_else(|| ArrayError::NotFound { name: id.to_string() })?;
+        let layout = Arc::new(Layout::of(entry)?);
+        let mut layouts = self.layouts.lock();
+        if layouts.len() >= LAYOUTS_MAX {
+            layouts.clear();
+        }
+        layouts.insert(id, Arc::clone(&layout));
+        Ok(layout)
     }
 
     /// Lends the handle of an array.

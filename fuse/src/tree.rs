@@ -331,8 +331,8 @@ impl Tree {
     }
 
     /// How an array is laid out as a file.
-    pub(crate) fn layout(&self, view: View, id: ArrayId) -> Result<Layout, Refusal> {
-        Ok(Layout::of(&self.entry(view, id)?.1)?)
+    fn layout(&self, view: View, id: ArrayId) -> Result<Arc<Layout>, Refusal> {
+        Ok(self.snapshot_of(view, id)?.layout(id)?)
     }
 
     fn grid(&self, view: View, id: ArrayId) -> Result<(Descriptor, Grid), Refusal> {
@@ -425,8 +425,7 @@ impl Tree {
         size: u32,
         take: Take<'_>,
     ) -> Result<(), Refusal> {
-        let entry = snapshot.catalog().array_by_id(id).ok_or(Errno::ESTALE)?;
-        let layout = Layout::of(entry)?;
+        let layout = snapshot.layout(id)?;
         let (header, bytes) = layout.read(offset, size);
         lend(snapshot, id, header, bytes, &[], take)
     }

@@ -80,8 +80,8 @@ impl Writing {
     ) -> Result<Arc<Writer>, Refusal> {
         self.require_writable()?;
         let Node::Npy(View::Head, id) = node else {
-            let errno = if matches!(node, Node::New(..)) { Errno::EBUSY } else { Errno::EACCES };
-            return Err(errno.into());
+            let is_new = matches!(node, Node::New(..));
+            return Err(if is_new { Errno::EBUSY.into() } else { for_reading(node) });
         };
         let head = self.tree.snapshots.head()?;
         let name = head.catalog().name_of(*id).ok_or(Errno::ESTALE)?;
@@ -92,7 +92,7 @@ impl Writing {
     /// Opens a new file: its node, to be looked up, and then [`begin`](Self::begin).
     pub(crate) fn create(&self, parent: &Node, name: &OsStr) -> Result<(Node, Target), Refusal> {
         self.require_writable()?;
-        let Node::Group(View::Head, group) = parent else { return Err(Errno::EACCES.into()) };
+        let Node::Group(View::Head, group) = parent else { return Err(for_reading(parent)) };
         let Some(full) = names::array_of(group, name) else {
             let shown = name.to_string_lossy();
             return Err(Refusal::new(
@@ -357,7 +357,7 @@ impl Writing {
     /// The full name of a group to be.
     fn group_name(&self, parent: &Node, name: &OsStr) -> Result<Arc<str>, Refusal> {
         self.require_writable()?;
-        let Node::Group(View::Head, group) = parent else { return Err(Errno::EACCES.into()) };
+        let Node::Group(View::Head, group) = parent else { return Err(for_reading(parent)) };
         let part = name.to_str().ok_or(Errno::EINVAL)?;
         if [".npy", ".json", ".zarr"].iter().any(|ending| part.ends_with(ending)) {
             let why = format!("{part}: groups are not named like files of arrays");
@@ -369,7 +369,7 @@ impl Writing {
     /// Removes the file of an array.
     pub(crate) fn remove_file(&self, parent: &Node, name: &OsStr) -> Result<(), Refusal> {
         self.require_writable()?;
-        let Node::Group(View::Head, group) = parent else { return Err(Errno::EACCES.into()) };
+        let Node::Group(View::Head, group) = parent else { return Err(for_reading(parent)) };
         let head = self.tree.snapshots.head()?;
         match names::find(head.catalog(), group, name) {
             Some(Named::Npy(_)) => {
@@ -388,7 +388,7 @@ impl Writing {
     /// Removes a group that is empty.
     pub(crate) fn remove_group(&self, parent: &Node, name: &OsStr) -> Result<(), Refusal> {
         self.require_writable()?;
-        let Node::Group(View::Head, group) = parent else { return Err(Errno::EACCES.into()) };
+        let Node::Group(View::Head, group) = parent else { return Err(for_reading(parent)) };
         let head = self.tree.snapshots.head()?;
         match names::find(head.catalog(), group, name) {
             Some(Named::Group(full)) => {
@@ -412,7 +412,8 @@ impl Writing {
         let (Node::Group(View::Head, group), Node::Group(View::Head, new_group)) =
             (parent, new_parent)
         else {
-            return Err(Errno::EACCES.into());
+            let is_fixed = !matches!(parent, Node::Group(View::Head, _));
+            return Err(for_reading(if is_fixed { parent } else { new_parent }));
         };
         if !(flags & !RenameFlags::RENAME_NOREPLACE).is_empty() {
             return Err(Errno::EINVAL.into());
@@ -454,6 +455,23 @@ impl Writing {
         let note = format!("attribute {key}");
         self.change(&note, vec![CatalogChange::Attribute { owner, key, value }])
     }
+}
+
+/// What is never written is refused, with the way that there is.
+fn for_reading(node: &Node) -> Refusal {
+    let why = match node {
+        Node::ZarrGroup(View::Head, _)
+        | Node::ZarrGroupJson(View::Head, _)
+        | Node::ZarrArray(View::Head, ..)
+        | Node::ZarrArrayJson(View::Head, _)
+        | Node::ZarrChunks(View::Head, ..)
+        | Node::ZarrChunk(View::Head, ..) => {
+            "the Zarr view is for reading: write the .npy file of the array"
+        }
+        Node::Json(View::Head, _) => "this is computed: write the .npy file or its attributes",
+        _ => "only what is below head/ can be written",
+    };
+    Refusal::new(Errno::EACCES, why)
 }
 
 /// What has to go so that `from` can be called `to`.

@@ -13,6 +13,8 @@ mod random;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod serving;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod writing;

@@ -252,3 +252,20 @@ fn direct_reads_and_writes_are_like_others() {
     reader.unwrap().read_exact_at(&mut found, 4096).unwrap();
     assert!(found == [9; 4096]);
 }
+
+#[test]
+fn the_zarr_view_is_for_reading_and_the_log_says_what_to_write() {
+    let Some((_scene, mounted)) = scene() else { return };
+    // As Zarr libraries replace a chunk: a file beside it, or in its place.
+    for name in ["a.zarr/c/0/0.partial", "a.zarr/c/0/0", "a.zarr/zarr.json"] {
+        assert_eq!(errno(File::create(mounted.head(name))), libc::EACCES, "{name}");
+    }
+    assert_eq!(errno(fs::remove_file(mounted.head("a.zarr/c/0/0"))), libc::EACCES);
+    assert_eq!(errno(fs::create_dir(mounted.head("a.zarr/c/9"))), libc::EACCES);
+    if nix::unistd::geteuid().is_root() {
+        // Who is not root is refused by the kernel, which asks nobody.
+        let why = "the Zarr view is for reading: write the .npy file of the array";
+        assert!(mounted.log().contains(why), "{}", mounted.log());
+    }
+    assert!(elements(&mounted.head("a.npy")) == [1; 5000]);
+}
