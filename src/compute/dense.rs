@@ -130,44 +130,98 @@ fn product<T: Field>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], factor: 
     matmul(out, Accum::Add, a, b, factor, Par::Seq);
 }
 
-/// Thin `q` and `r`: of shapes `[rows, least]` and `[least, columns]`, where `least` is the lesser
-/// of rows and columns.
-pub(crate) fn qr<T: Field>(a: Matrix<'_, T>) -> (Vec<T>, Vec<T>) {
-    let mut factors = a.view().to_owned();
-    let (rows, columns) = factors.shape();
-    let least = rows.min(columns);
-    let block = qr_factor::recommended_block_size::<T>(rows, columns);
-    let mut coefficients = Mat::zeros(block, least);
-    let need =
-        qr_factor::qr_in_place_scratch::<T>(rows, columns, block, Par::Seq, Default::default());
-    let mut memory = MemBuffer::new(need);
-    let stack = MemStack::new(&mut memory);
-    let (view, into) = (factors.as_mut(), coefficients.as_mut());
-    qr_factor::qr_in_place(view, into, Par::Seq, stack, Default::default());
-    drop(memory);
-    let zero = T::zero_impl();
-    let upper = |row, column| if row <= column { factors[(row, column)] } else { zero };
-    let r = gathered(least, columns, upper);
-    let mut q = Mat::from_fn(rows, least, |row, column| match row == column {
-        true => T::one_impl(),
-        false => T::zero_impl(),
-    });
-    let need = householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<T>(
-        rows, block, least,
-    );
-    let mut memory = MemBuffer::new(need);
-    householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
-        factors.as_ref().subcols(0, least),
-        coefficients.as_ref(),
-        Conj::No,
-        q.as_mut(),
-        Par::Seq,
-        MemStack::new(&mut memory),
-    );
-    (gathered(rows, least, |row, column| q[(row, column)]), r)
+/// The factors of a matrix as [`reflectors`] gives them: in column-major order the coefficients of
+/// Householder's reflections, and below them `r` with the vectors of the reflections below its
+/// diagonal. As large as the matrix, and `q` is never made.
+#[derive(Clone, Copy)]
+pub(crate) struct Reflectors<'a, T> {
+    elements: &'a [T],
+    coefficients: usize,
+    rows: usize,
+    columns: usize,
 }
 
-/// Bytes that [`qr`] and [`svd`] take besides operand and results, for `elements` of that size.
+/// Rows of coefficients that are best for a matrix of that shape.
+pub(crate) fn coefficient_rows<T: Field>(rows: usize, columns: usize) -> usize {
+    let best = qr_factor::recommended_block_size::<T>(rows, columns);
+    best.clamp(1, rows.min(columns).max(1))
+}
+
+/// The elements of [`Reflectors`] of `a`, with so many rows of coefficients.
+pub(crate) fn reflectors<T: Field>(a: Matrix<'_, T>, coefficients: usize) -> Vec<T> {
+    let a = a.view();
+    let (rows, columns) = a.shape();
+    let height = coefficients + rows;
+    let mut elements = vec![T::zero_impl(); height * columns];
+    let both = MatMut::from_column_major_slice_mut(&mut elements, height, columns);
+    let (into, mut factors) = both.split_at_row_mut(coefficients);
+    factors.copy_from(a);
+    let into = into.subcols_mut(0, rows.min(columns));
+    let need = qr_factor::qr_in_place_scratch::<T>(
+        rows,
+        columns,
+        coefficients,
+        Par::Seq,
+        Default::default(),
+    );
+    let mut memory = MemBuffer::new(need);
+    let stack = MemStack::new(&mut memory);
+    qr_factor::qr_in_place(factors, into, Par::Seq, stack, Default::default());
+    elements
+}
+
+impl<'a, T: Field> Reflectors<'a, T> {
+    /// Of a matrix of `rows` and `columns`.
+    pub(crate) fn new(elements: &'a [T], coefficients: usize, [rows, columns]: [usize; 2]) -> Self {
+        Self { elements, coefficients, rows, columns }
+    }
+
+    fn parts(self) -> (MatRef<'a, T>, MatRef<'a, T>) {
+        let height = self.coefficients + self.rows;
+        let both = MatRef::from_column_major_slice(self.elements, height, self.columns);
+        let (coefficients, factors) = both.split_at_row(self.coefficients);
+        let least = self.rows.min(self.columns);
+        (coefficients.subcols(0, least), factors)
+    }
+
+    /// `r`, of shape `[least, columns]` where `least` is the lesser of rows and columns.
+    pub(crate) fn r(self) -> Vec<T> {
+        let (_, factors) = self.parts();
+        let zero = T::zero_impl();
+        let upper = |row, column| if row <= column { factors[(row, column)] } else { zero };
+        gathered(self.rows.min(self.columns), self.columns, upper)
+    }
+
+    /// The thin `q`, of shape `[rows, least]`, times `right`; without it, `q`.
+    pub(crate) fn q_times(self, right: Option<Matrix<'_, T>>) -> Vec<T> {
+        let (coefficients, factors) = self.parts();
+        let least = self.rows.min(self.columns);
+        let width = right.map_or(least, Matrix::columns);
+        let mut product = Mat::zeros(self.rows, width);
+        match right {
+            Some(right) => product.as_mut().subrows_mut(0, least).copy_from(right.view()),
+            None => product.as_mut().diagonal_mut().fill(T::one_impl()),
+        }
+        let block = self.coefficients;
+        let need = householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<T>(
+            self.rows, block, width,
+        );
+        let mut memory = MemBuffer::new(need);
+        householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
+            factors.subcols(0, least),
+            coefficients,
+            Conj::No,
+            product.as_mut(),
+            Par::Seq,
+            MemStack::new(&mut memory),
+        );
+        let mut elements = vec![T::zero_impl(); self.rows * width];
+        MatMut::from_row_major_slice_mut(&mut elements, self.rows, width).copy_from(&product);
+        elements
+    }
+}
+
+/// Bytes that [`reflectors`], [`Reflectors::q_times`] and [`svd`] take besides operand and results, for `elements` of that size.
 pub(crate) fn factor_scratch(elements: u64, itemsize: u64) -> u64 {
     elements.saturating_mul(itemsize).saturating_mul(3)
 }
@@ -330,8 +384,13 @@ mod tests {
     fn q_has_orthonormal_columns_and_r_is_what_is_left() {
         for [rows, columns] in [[20, 7], [7, 7], [5, 9], [1, 1]] {
             let a = numbers(rows * columns);
-            let (q, r) = qr(Matrix::new(&a, rows, columns));
             let least = rows.min(columns);
+            let block = coefficient_rows::<f64>(rows, columns);
+            let elements = reflectors(Matrix::new(&a, rows, columns), block);
+            let factors = Reflectors::new(&elements, block, [rows, columns]);
+            let (q, r) = (factors.q_times(None), factors.r());
+            let times_r = factors.q_times(Some(Matrix::new(&r, least, columns)));
+            near(&times_r, &a);
             near(&naive(&q, &r, [rows, least, columns]), &a);
             let identity = gathered(least, least, |i, j| if i == j { 1.0 } else { 0.0 });
             near(&naive(&transposed(&q, rows, least), &q, [least, rows, least]), &identity);

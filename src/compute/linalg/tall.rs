@@ -9,9 +9,8 @@
 //! +-------+               +----+
 //! ```
 //!
-//! Leaves are arrays whose blocks hold both factors, `r` above `q`, so that whoever needs either
-//! shares the task. Each `r` is copied out of its leaf: the leaf can go to the disk until somebody
-//! needs its `q`.
+//! `q` of a leaf is never made: a leaf keeps reflections, which are applied to its part of the
+//! stack's `q`. Each `r` is copied out of its leaf: the leaf can go to the disk until then.
 //!
 //! # Invariants
 //!
@@ -21,7 +20,7 @@ use super::product::matmul;
 use super::{as_field, bytes_of, matrix_block, matrix_shape, ordered, part, refused, region};
 use super::{whole, with_field};
 use crate::compute::block::Block;
-use crate::compute::dense::{self, Field, Matrix, factor_scratch};
+use crate::compute::dense::{self, Field, Matrix, Reflectors, factor_scratch};
 use crate::compute::node::{BLOCK_BYTES, Blocked};
 use crate::compute::number::Number;
 use crate::compute::recipe::{Argument, Input, Recipe};
@@ -168,6 +167,8 @@ struct Tall<'e> {
     leaf: u64,
     number: Number,
     leaves: Blocked<'e>,
+    /// The `r` of all leaves.
+    stacked: Blocked<'e>,
     /// The factors of the stack, if there are several leaves.
     stack: Option<Box<Self>>,
 }
@@ -195,105 +196,123 @@ impl<'e> Tall<'e> {
     fn in_leaves(a: &Blocked<'e>, leaf: u64) -> Result<Self, ComputeError> {
         let [rows, columns] = matrix_shape("qr", a)?;
         let number = a.number();
-        let leaves = leaves(a, leaf)?;
-        let parts = Leaf::all(rows, columns, leaf);
+        let parts = Leaf::all(number, rows, columns, leaf);
+        let leaves = leaves(a, &parts, leaf, columns)?;
+        let stacked = stacked(&leaves, &parts, columns)?;
         let stack = match parts.len() {
             0 | 1 => None,
             _ => {
                 // All of a block of rows of the stack belongs to one leaf of it.
                 let leaf = leaf / columns.max(1) * columns.max(1);
-                Some(Box::new(Self::in_leaves(&stacked(&leaves, parts, columns)?, leaf)?))
+                Some(Box::new(Self::in_leaves(&stacked, leaf)?))
             }
         };
-        Ok(Self { rows, columns, leaf, number, leaves, stack })
+        Ok(Self { rows, columns, leaf, number, leaves, stacked, stack })
     }
 
     fn r(&self) -> Result<Blocked<'e>, ComputeError> {
         match &self.stack {
             Some(stack) => stack.r(),
-            None => part(&self.leaves, &region([0, 0], [self.columns, self.columns])),
+            None => Ok(self.stacked.clone()),
         }
     }
 
     /// `q`, or `q` times a small matrix.
     fn q(&self, inner: Option<Blocked<'e>>) -> Result<Blocked<'e>, ComputeError> {
         let (columns, number) = (self.columns, self.number);
-        let above = match (&self.stack, inner) {
-            (Some(stack), inner) => stack.q(inner)?,
-            (None, Some(inner)) => inner,
-            (None, None) => {
-                return part(&self.leaves, &region([columns, 0], [self.rows, columns]));
-            }
+        let above = match &self.stack {
+            Some(stack) => Some(stack.q(inner)?),
+            None => inner,
         };
-        let parts = Leaf::all(self.rows, columns, self.leaf);
+        let parts = Leaf::all(number, self.rows, columns, self.leaf);
         let (leaves, is_stacked) = (self.leaves.clone(), self.stack.is_some());
         Blocked::from_tasks(&[self.rows, columns], number, &[self.leaf, columns], move |position| {
-            let leaf = &parts[to_usize(position[0])];
-            let own = Input::Part(leaves.clone(), leaf.q(columns));
-            let of_above = if is_stacked { leaf.of_stack(columns) } else { whole(above.shape()) };
-            let inputs = vec![own, Input::Part(above.clone(), of_above)];
+            let leaf = parts[to_usize(position[0])];
+            let mut inputs = vec![Input::Part(leaves.clone(), leaf.whole(columns))];
+            if let Some(above) = &above {
+                let of_stack = region([leaf.stacked, 0], [leaf.least, columns]);
+                let part = if is_stacked { of_stack } else { whole(above.shape()) };
+                inputs.push(Input::Part(above.clone(), part));
+            }
             let bytes = bytes_of(number, &[leaf.rows, columns]);
-            let work = move |arguments: &[Argument<'_, 'e>]| product(number, arguments, columns);
-            Ok(Recipe::new("q", inputs, bytes, work).with_scratch(bytes))
+            let work = move |arguments: &[Argument<'_, 'e>]| q(number, arguments, leaf, columns);
+            let scratch = factor_scratch(leaf.rows * columns, number.itemsize() as u64);
+            Ok(Recipe::new("q", inputs, bytes, work).with_scratch(scratch))
         })
     }
 }
 
 /// Where the factors of one leaf are.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Leaf {
-    /// First row in the matrix of leaves: `r` begins there.
+    /// First column in the array of leaves.
     at: u64,
     /// First row of its `r` in the stack.
     stacked: u64,
-    /// Rows of the matrix, and of `q`.
+    /// Rows of the matrix.
     rows: u64,
     /// Rows of `r`.
     least: u64,
+    /// Rows of coefficients.
+    coefficients: u64,
 }
 
 impl Leaf {
-    fn all(rows: u64, columns: u64, leaf: u64) -> Vec<Self> {
-        let count = rows.div_ceil(leaf);
+    fn all(number: Number, rows: u64, columns: u64, leaf: u64) -> Vec<Self> {
+        let shape = [leaf.min(rows), columns].map(to_usize);
+        let best =
+            with_field!(number, T => dense::coefficient_rows::<T>(shape[0], shape[1])) as u64;
         let of = |number: u64| {
             let rows = leaf.min(rows - number * leaf);
-            let (at, stacked) = (number * (leaf + columns), number * columns);
-            Self { at, stacked, rows, least: rows.min(columns) }
+            let least = rows.min(columns);
+            let coefficients = best.min(least.max(1));
+            let at = number * (leaf + best);
+            Self { at, stacked: number * columns, rows, least, coefficients }
         };
-        (0..count).map(of).collect()
+        (0..rows.div_ceil(leaf)).map(of).collect()
     }
 
-    fn r(&self, columns: u64) -> Region {
-        region([self.at, 0], [self.least, columns])
+    /// Columns in the array of leaves.
+    fn width(self) -> u64 {
+        self.coefficients + self.rows
     }
 
-    fn q(&self, columns: u64) -> Region {
-        region([self.at + self.least, 0], [self.rows, columns])
+    /// All of it in the array of leaves.
+    fn whole(self, columns: u64) -> Region {
+        region([0, self.at], [columns, self.width()])
     }
 
-    /// The rows of the stack that belong to it.
-    fn of_stack(&self, columns: u64) -> Region {
-        region([self.stacked, 0], [self.least, columns])
+    /// The factors, of which the argument has the elements.
+    fn factors<T: Field>(self, elements: &[T], columns: u64) -> Reflectors<'_, T> {
+        let shape = [self.rows, columns].map(to_usize);
+        Reflectors::new(elements, to_usize(self.coefficients), shape)
     }
 }
 
-/// The factors of each leaf: one block, `r` above `q`.
-fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
-    let [rows, columns] = matrix_shape("qr", a)?;
-    let parts = Leaf::all(rows, columns, leaf);
-    let height = parts.last().map_or(0, |last| last.at + last.least + last.rows);
-    let (number, a) = (a.number(), a.clone());
-    Blocked::from_tasks(&[height, columns], number, &[leaf + columns, columns], move |position| {
-        let own = &parts[to_usize(position[0])];
-        let (rows, least) = (own.rows, own.least);
-        let input = Input::Part(a.clone(), region([position[0] * leaf, 0], [rows, columns]));
+/// The factors of each leaf: one block, whose rows are the columns of coefficients and factors.
+fn leaves<'e>(
+    a: &Blocked<'e>,
+    parts: &[Leaf],
+    leaf: u64,
+    columns: u64,
+) -> Result<Blocked<'e>, ComputeError> {
+    let width = parts.last().map_or(0, |last| last.at + last.width());
+    let block = parts.first().map_or(1, |first| first.width());
+    let (number, a, parts) = (a.number(), a.clone(), parts.to_vec());
+    Blocked::from_tasks(&[columns, width], number, &[columns.max(1), block], move |position| {
+        let own = parts[to_usize(position[1])];
+        let rows = own.rows;
+        let input = Input::Part(a.clone(), region([position[1] * leaf, 0], [rows, columns]));
         let work = move |arguments: &[Argument<'_, 'e>]| {
             with_field!(number, T => {
                 let data = arguments[0].data()?;
-                factors::<T>(data.elements::<T>()?, [rows, columns].map(to_usize), to_usize(least))
+                let [rows, columns] = [rows, columns].map(to_usize);
+                let a = Matrix::new(data.elements::<T>()?, rows, columns);
+                let factors = dense::reflectors(a, to_usize(own.coefficients));
+                matrix_block(factors, [columns, to_usize(own.width())])
             })
         };
-        let bytes = bytes_of(number, &[rows + least, columns]);
+        let bytes = bytes_of(number, &[own.width(), columns]);
         let scratch = factor_scratch(rows * columns, number.itemsize() as u64);
         Ok(Recipe::new("qr", vec![input], bytes, work).with_scratch(scratch))
     })
@@ -302,67 +321,43 @@ fn leaves<'e>(a: &Blocked<'e>, leaf: u64) -> Result<Blocked<'e>, ComputeError> {
 /// The `r` of all leaves, one block each.
 fn stacked<'e>(
     leaves: &Blocked<'e>,
-    parts: Vec<Leaf>,
+    parts: &[Leaf],
     columns: u64,
 ) -> Result<Blocked<'e>, ComputeError> {
     let number = leaves.number();
     let rows: u64 = parts.iter().map(|leaf| leaf.least).sum();
-    let leaves = leaves.clone();
-    Blocked::from_tasks(&[rows, columns], number, &[columns, columns], move |position| {
-        let leaf = &parts[to_usize(position[0])];
-        let inputs = vec![Input::Part(leaves.clone(), leaf.r(columns))];
+    let (leaves, parts) = (leaves.clone(), parts.to_vec());
+    Blocked::from_tasks(&[rows, columns], number, &[columns.max(1), columns], move |position| {
+        let leaf = parts[to_usize(position[0])];
+        let inputs = vec![Input::Part(leaves.clone(), leaf.whole(columns))];
         let bytes = bytes_of(number, &[leaf.least, columns]);
-        Ok(Recipe::new("r", inputs, bytes, |arguments| arguments[0].block()))
+        let work = move |arguments: &[Argument<'_, 'e>]| {
+            with_field!(number, T => {
+                let data = arguments[0].data()?;
+                let r = leaf.factors(data.elements::<T>()?, columns).r();
+                matrix_block(r, [leaf.least, columns].map(to_usize))
+            })
+        };
+        Ok(Recipe::new("r", inputs, bytes, work))
     })
 }
 
-/// `r` above `q`, both with all columns; `q` of a matrix with fewer rows than columns has zeros
-/// behind.
-fn factors<T: Field>(
-    a: &[T],
-    [rows, columns]: [usize; 2],
-    least: usize,
-) -> Result<Block, ComputeError> {
-    let (q, mut both) = dense::qr(Matrix::new(a, rows, columns));
-    if least == columns {
-        both.extend_from_slice(&q);
-    } else {
-        for row in q.chunks(least.max(1)) {
-            both.extend_from_slice(row);
-            both.resize(both.len() + columns - least, T::default());
-        }
-    }
-    matrix_block(both, [rows + least, columns])
-}
-
-/// A leaf's `q` times what is above it.
-fn product(
+/// The `q` of a leaf, times what is above it if there is anything.
+fn q(
     number: Number,
     arguments: &[Argument<'_, '_>],
+    leaf: Leaf,
     columns: u64,
 ) -> Result<Block, ComputeError> {
-    with_field!(number, T => product_of::<T>(arguments, columns))
-}
-
-fn product_of<T: Field>(
-    arguments: &[Argument<'_, '_>],
-    columns: u64,
-) -> Result<Block, ComputeError> {
-    let columns = to_usize(columns);
-    let (own, above) = (arguments[0].data()?, arguments[1].data()?);
-    let (own, above) = (own.elements::<T>()?, above.elements::<T>()?);
-    let rows = own.len() / columns.max(1);
-    let inner = above.len() / columns.max(1);
-    let mut out = vec![T::default(); rows * columns];
-    let above = Matrix::new(above, inner, columns);
-    if inner == columns {
-        dense::multiply_add(Matrix::new(own, rows, columns), above, &mut out);
-    } else {
-        // The last leaf, with fewer rows than columns: zeros stand behind its q.
-        let own: Vec<T> = own.chunks(columns).flat_map(|row| row[..inner].to_vec()).collect();
-        dense::multiply_add(Matrix::new(&own, rows, inner), above, &mut out);
-    }
-    matrix_block(out, [rows, columns])
+    with_field!(number, T => {
+        let (own, above) = (arguments[0].data()?, arguments.get(1).map(Argument::data));
+        let above = above.transpose()?;
+        let above = above.as_ref().map(|above| above.elements::<T>()).transpose()?;
+        let [rows, least, columns_here] = [leaf.rows, leaf.least, columns].map(to_usize);
+        let above = above.map(|above| Matrix::new(above, least, columns_here));
+        let product = leaf.factors(own.elements::<T>()?, columns).q_times(above);
+        matrix_block(product, [rows, columns_here])
+    })
 }
 
 /// The decomposition of a square matrix in memory as one block: `u`, the values, `vt`.
@@ -399,7 +394,7 @@ mod tests {
     #[test]
     fn leaves_cover_all_rows_and_only_the_last_may_be_low() {
         for (rows, columns, leaf) in [(10, 3, 4), (9, 4, 4), (4, 4, 4), (8, 2, 8)] {
-            let parts = Leaf::all(rows, columns, leaf);
+            let parts = Leaf::all(Number::F64, rows, columns, leaf);
             assert_eq!(parts.iter().map(|part| part.rows).sum::<u64>(), rows);
             let low = parts.iter().filter(|part| part.least < columns).count();
             assert!(low <= 1, "{parts:?}");
