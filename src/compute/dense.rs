@@ -221,7 +221,8 @@ impl<'a, T: Field> Reflectors<'a, T> {
     }
 }
 
-/// Bytes that [`reflectors`], [`Reflectors::q_times`] and [`svd`] take besides operand and results, for `elements` of that size.
+/// Bytes that [`reflectors`], [`Reflectors::q_times`] and [`svd`] take besides operand and results,
+/// for `elements` of that size.
 pub(crate) fn factor_scratch(elements: u64, itemsize: u64) -> u64 {
     elements.saturating_mul(itemsize).saturating_mul(3)
 }
