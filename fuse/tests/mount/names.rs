@@ -7,10 +7,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
-use crate::support::{Mounted, Scene, can_mount, elements, errno, eventually, npy};
+use crate::support::{Mounted, Scene, as_nobody, can_mount, elements, errno, eventually, npy};
 
 fn scene() -> Option<(Scene, Mounted)> {
     if !can_mount() {
@@ -116,11 +116,9 @@ fn modes_owners_and_links_are_refused_and_times_are_those_of_commits() {
     assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
 }
 
-/// Runs a command as a user who is nobody else.
-fn as_nobody(words: &[&str], path: &std::path::Path) -> Output {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg(path).uid(65_534).gid(65_534);
-    command.output().unwrap()
+/// Runs a command on a path as nobody.
+fn tried_by_nobody(words: &[&str], path: &Path) -> Output {
+    as_nobody(Path::new(words[0])).args(&words[1..]).arg(path).output().unwrap()
 }
 
 #[test]
@@ -136,7 +134,7 @@ fn other_users_come_in_only_if_they_are_let_in_and_then_only_read() {
     // The way there has to be open, or nothing is tried.
     fs::set_permissions(scene.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(scene.path("plain"), b"abc").unwrap();
-    if !as_nobody(&["cat"], &scene.path("plain")).status.success() {
+    if !tried_by_nobody(&["cat"], &scene.path("plain")).status.success() {
         println!("not run: another user cannot reach the directory of temporary files");
         return;
     }
@@ -144,10 +142,10 @@ fn other_users_come_in_only_if_they_are_let_in_and_then_only_read() {
     for (words, lets_in) in [(&["--rw"][..], false), (&["--rw", "--allow-other"], true)] {
         let mounted = scene.mount(words);
         let path = mounted.head("a.npy");
-        assert_eq!(as_nobody(&["cat"], &path).status.success(), lets_in, "{words:?}");
-        assert!(!as_nobody(&["truncate", "-s", "4096"], &path).status.success());
-        assert!(!as_nobody(&["rm"], &path).status.success());
-        assert!(!as_nobody(&["mkdir"], &mounted.head("d")).status.success());
+        assert_eq!(tried_by_nobody(&["cat"], &path).status.success(), lets_in, "{words:?}");
+        assert!(!tried_by_nobody(&["truncate", "-s", "4096"], &path).status.success());
+        assert!(!tried_by_nobody(&["rm"], &path).status.success());
+        assert!(!tried_by_nobody(&["mkdir"], &mounted.head("d")).status.success());
         assert!(elements(&path) == b"abc");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = mounts.lines().find(|line| line.contains(&*mounted.path.to_string_lossy()));

@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::fcntl::{SpliceFFlags, splice};
@@ -15,10 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zbigarray::DynArray;
 
-use crate::support::{Scene, can_mount, elements, errno, noise, program};
-
-/// Somebody who owns nothing.
-const NOBODY: u32 = 65_534;
+use crate::support::{NOBODY, Scene, as_nobody, can_mount, elements, errno, noise, program};
 
 #[test]
 fn sendfile_and_splice_move_what_read_reads() {
@@ -81,13 +77,6 @@ fn the_service_manager_is_told_when_the_files_can_be_used() {
     assert!(elements(&scene.mount_path().join("head/a.npy")) == b"abc");
     kill(Pid::from_raw(server.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
     assert!(server.wait().unwrap().success());
-}
-
-/// Lets nobody do something, if it can be reached.
-fn as_nobody(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
-    command
 }
 
 /// Gives a directory and everything in it to nobody.

@@ -1,6 +1,7 @@
 //! A mounted store for tests: goes away whatever happens, and never hangs.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +15,9 @@ use zbigarray::{ArrayOptions, CreateOptions, DynArray, Store, Tid};
 
 /// After so long the server is killed, so that who waits for it gets an error.
 const TEST_MAX: Duration = Duration::from_secs(300);
+
+/// Somebody who owns nothing.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A store, and the directory to mount it at.
 pub(crate) struct Scene {
@@ -54,6 +58,13 @@ fn refusal() -> Option<String> {
 /// The program that is tested.
 pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_zba-mount"))
+}
+
+/// Lets nobody do something.
+pub(crate) fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+    command
 }
 
 impl Scene {
