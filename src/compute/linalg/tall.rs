@@ -424,6 +424,24 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_of_any_height_is_factored_within_the_memory_of_some_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let budget = 64 << 10;
+        let options = crate::compute::RunOptions {
+            memory_bytes: Some(budget),
+            spill: Some(directory.path().to_path_buf()),
+            ..Default::default()
+        };
+        let a = normal(20_000, 4, 5, Number::F64).unwrap();
+        let tall = Tall::in_leaves(&a, 64).unwrap();
+        let (q, report) = tall.q(None).unwrap().compute_reported(&options).unwrap();
+        assert!(report.peak_with_scratch_bytes <= budget && report.bytes_spilled > 2 * budget);
+        let q = q.into_array::<f64>().unwrap().into_dimensionality::<ndarray::Ix2>().unwrap();
+        let far = q.t().dot(&q) - ndarray::Array2::<f64>::eye(4);
+        assert!(far.iter().all(|far| far.abs() < 1e-12));
+    }
+
+    #[test]
     fn deviates_have_mean_zero_and_variance_one() {
         let all: Vec<f64> = (0..10_000).map(|at| deviate(3, at)).collect();
         let mean = all.iter().sum::<f64>() / 1e4;
