@@ -29,8 +29,9 @@ const PRODUCT_BYTES: u64 = 32 << 20;
 /// Tasks that a product has at least, if there is work for so many.
 const TASKS_WANTED: u64 = 16;
 
-/// Below this a kernel has too little to do for what it reads.
-const SIDE_MIN: u64 = 512;
+/// A longer side is halved where there would be too few tasks. With less than half of this a kernel
+/// would have too little to do for what it reads.
+const SIDE_LONG: u64 = 512;
 
 /// Bytes that all shares of one block of the result may have together.
 const SHARES_BYTES: u64 = 64 << 20;
@@ -306,7 +307,7 @@ impl Cut {
             m.div_ceil(side).saturating_mul(n.div_ceil(side)).saturating_mul(along_k)
         };
         let mut side = area.isqrt().min(m.max(n)).max(1);
-        while side > SIDE_MIN && tasks(side) < TASKS_WANTED {
+        while side > SIDE_LONG && tasks(side) < TASKS_WANTED {
             side = side.div_ceil(2);
         }
         side
