@@ -30,6 +30,32 @@ use crate::array::{DynArray, Index, Order};
 /// committed with the transaction or nothing. After an error the arrays have some of the new
 /// elements; abort then, or roll back.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # use ndarray::{Array2, Ix1, Ix2};
+/// # use zbigarray::compute::{Blocked, RunOptions, linalg, store_all};
+/// # let store = zbigarray::Store::create(dir.path().join("s"), Default::default())?;
+/// # let transaction = store.begin()?;
+/// # let ones = Array2::<f64>::eye(9);
+/// # let mut tall = transaction.create::<f64, Ix2>("tall", &[9, 2])?;
+/// # tall.assign("...", &ones.slice(ndarray::s![.., ..2]))?;
+/// # drop(tall);
+/// # transaction.commit()?;
+/// let snapshot = store.begin_read()?;
+/// let tall = snapshot.open::<f64, Ix2>("tall")?;
+/// let (u, s, vt) = linalg::svd(&Blocked::stored(tall.dynamic())?)?;
+/// let transaction = store.begin()?;
+/// let mut u_array = transaction.create::<f64, Ix2>("u", &[9, 2])?;
+/// let mut s_array = transaction.create::<f64, Ix1>("s", &[2])?;
+/// store_all(
+///     &mut [(&u, u_array.dynamic_mut()), (&s, s_array.dynamic_mut())],
+///     &RunOptions::default(),
+/// )?;
+/// # assert_eq!(s_array.view()?.as_slice(), Some(&[1.0, 1.0][..]));
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 ///
 /// [`ComputeError::Target`] if shapes differ, [`ComputeError::NotNumbers`]; before anything runs.
