@@ -65,6 +65,11 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+fn question(name: &str, bar: f64) -> Question<'_> {
+    let (ratio, bar, rounds) = (Ratio::Speed, Bar::AtLeast(bar), sized(5, 3));
+    Question { name, unit: "s", ratio, bar, rounds }
+}
+
 /// For speed a decomposition may have as much memory as dask takes for it.
 fn options(what: &str, directory: &Path, threads: usize) -> RunOptions {
     let is_limited = what != "decomposition" || machine::child_name().is_some();
@@ -97,13 +102,6 @@ fn product(directory: &Path, n: usize) -> Outcome<()> {
         })
     };
     let name = format!("matmul of stored {n}x{n}");
-    let question = |name, bar| Question {
-        name,
-        unit: "s",
-        ratio: Ratio::Speed,
-        bar: Bar::AtLeast(bar),
-        rounds: sized(5, 3),
-    };
     let timed = |threads| move || seconds(|| computed("product", directory, threads));
     let long = format!("{name}, against the kernel in memory");
     compare(question(&long, 0.9), kernel, timed(0))?.print();
@@ -202,13 +200,6 @@ fn differences(directory: &Path, steps: usize) -> Outcome<()> {
     fields(directory, steps, Some(&file))?;
     file.sync_all()?;
     let name = format!("day-night difference of {steps} fields");
-    let question = |name, bar| Question {
-        name,
-        unit: "s",
-        ratio: Ratio::Speed,
-        bar: Bar::AtLeast(bar),
-        rounds: sized(5, 3),
-    };
     let long = format!("{name}, against reading what it needs");
     if let Err(why) = machine::drop_caches() {
         not_run(&long, &why.to_string()).print();
@@ -245,14 +236,7 @@ fn decomposition(directory: &Path, rows: usize, columns: usize) -> Outcome<()> {
     let place = directory.to_string_lossy();
     let shape = [rows.to_string(), columns.to_string()];
     let peer = Peer::start("dask_svd", &[&place, &shape[0], &shape[1]], 1)?;
-    let question = Question {
-        name: &name,
-        unit: "s",
-        ratio: Ratio::Speed,
-        bar: Bar::AtLeast(1.0),
-        rounds: sized(3, 1),
-    };
-    against(question, peer, 1.0, || seconds(|| computed("decomposition", directory, 0)))
+    against(question(&name, 1.0), peer, 1.0, || seconds(|| computed("decomposition", directory, 0)))
 }
 
 /// Peak resident memory beyond the budget, in a group whose page cache is limited too.

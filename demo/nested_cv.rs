@@ -155,7 +155,7 @@ fn rows_of(fold: usize, rows: usize) -> std::ops::Range<usize> {
 /// All of it, written down.
 fn delayed<'e>(table: &'e ZBigArray<'_, f64, Ix2>, view: &'e ArrayView2<'e, f64>) -> Delayed<'e> {
     let columns = view.ncols() - 1;
-    let sums_bytes = (8 * columns * columns) as u64;
+    let sums_bytes = (8 * (columns * (columns + 1) + 3)) as u64;
     let fold_sums = Family::new("sums of fold", &[FOLDS as u64]);
     let sums: Vec<Delayed<'e>> = (0..FOLDS)
         .map(|fold| {
