@@ -58,6 +58,7 @@ const UNSAFE_HOMES: &[&str] = &[
     // What the kernel does can only be tried with its own calls.
     "tests/it/kernel.rs",
     "tests/it/conformance/fork.rs",
+    "tests/it/fault_threads.rs",
     // A baseline that is not our own way of mapping files.
     "benches/plain.rs",
     "python/src/buffer.rs",

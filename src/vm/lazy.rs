@@ -282,11 +282,35 @@ impl LazyPages {
 
     /// A thread sleeps on the missing page at `address`.
     pub(super) fn touched(self: &Arc<Self>, address: usize) {
-        let chunk = ((address - self.address()) as u64 / PAGE_BYTES) / CHUNK_PAGES;
+        let chunk = self.chunk_at(address);
         let ahead = self.state.lock().ahead_of(chunk);
         ahead.for_each(|next| self.pager.ask(Arc::downgrade(self), next));
         // Who touched it is woken and told in any case.
         drop(self.show(chunk, Wish::Touch));
+    }
+
+    /// The chunk that `address`, which is inside the reservation, belongs to.
+    pub(super) fn chunk_at(&self, address: usize) -> u64 {
+        ((address - self.address()) as u64 / PAGE_BYTES) / CHUNK_PAGES
+    }
+
+    /// Ends the load of `chunk` whose thread panicked: who sleeps on it, or waits, is told.
+    pub(super) fn give_up(&self, chunk: u64) {
+        let mut state = self.state.lock();
+        state.loading.remove(&chunk);
+        self.lose(&mut state, chunk, &as_load_error(Panicked));
+        drop(state);
+        self.changed.tell();
+        self.wake(chunk);
+    }
+
+    /// Has all threads that sleep on a page look again.
+    pub(super) fn wake_all(&self) {
+        let end = self.state.lock().lazy.iter().last().map_or(0, |range| range.end);
+        if end > 0 {
+            let (at, len) = self.part(PageRange::new(0, end));
+            self.pager.wake(at.addr().get(), len);
+        }
     }
 
     /// Loads `chunk` because it may be touched soon.

@@ -3,6 +3,7 @@
 //! ```text
 //! program touches -> kernel -> reader -> queue -> loader: LazyPages::touched -> maps, wakes
 //! ensure, read ahead ------------------> queue
+//!                              stand-by: reads if the reader dies
 //! ```
 //!
 //! The reader does nothing but read: moving memory waits until the kernel's message about it was
@@ -12,15 +13,21 @@
 //!
 //! 1. Every fault that was read is answered: its chunk is shown or given up, or its thread woken
 //!    to look again.
-//! 2. The reader takes no lock but that of the queue.
+//! 2. The reader takes no lock but its turn and that of the queue.
+//! 3. A child of fork has none of the threads, and the kernel would do what it asks for to its
+//!    parent's memory: it asks for nothing.
 //!
 //! # Failure
 //!
 //! [`Pager::new`] fails where the system does not allow userfaultfd; callers load before they map.
+//! A reader that ends in whatever way is replaced, and who sleeps is woken to touch again. A loader
+//! that panics gives its chunk up, as one that cannot be loaded. A loader that something outside of
+//! the program kills, and not the process with it, is not noticed: who waits for it waits for ever.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
@@ -29,6 +36,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::MapError;
 use super::lazy::{LazyPages, WeakPages};
 use super::sys::mmap::Access;
+use super::sys::robust::Turn;
 use super::sys::uffd::{Event, Uffd};
 use super::sys::{SysError, limits};
 use crate::sync::{Changed, Mutex, thread};
@@ -46,6 +54,7 @@ const SHOWN_MIN: usize = 1024;
 enum Work {
     Touched(usize),
     Load(WeakPages, u64),
+    WakeAll,
 }
 
 #[derive(Default)]
@@ -53,12 +62,17 @@ struct Queue {
     // Faults first: somebody sleeps.
     touched: VecDeque<usize>,
     ahead: VecDeque<(WeakPages, u64)>,
+    // Another thread reads now, and something may be lost that the one before had read.
+    changed_reader: bool,
     is_over: bool,
 }
 
 /// Shared with the threads, which end when the pager is dropped.
 struct Inner {
     uffd: Uffd,
+    // Says that all is over.
+    told: PipeReader,
+    reading: Turn,
     queue: Mutex<Queue>,
     more: Changed,
     // Reservations with lazy pages, by their first address.
@@ -71,6 +85,7 @@ struct Inner {
 pub struct Pager {
     inner: Arc<Inner>,
     over: PipeWriter,
+    process: u32,
 }
 
 impl Pager {
@@ -85,18 +100,24 @@ impl Pager {
             std::io::pipe().map_err(|source| MapError::System { call: "pipe", source })?;
         let inner = Arc::new(Inner {
             uffd,
+            told,
+            reading: Turn::new()?,
             queue: Mutex::new(Queue::default()),
             more: Changed::default(),
             known: Mutex::new(BTreeMap::new()),
             shown: Mutex::new(VecDeque::new()),
         });
-        let reader = Arc::clone(&inner);
-        start("zba-faults", move || reader.read(&told))?;
+        stand_by(&inner)?;
         for _ in 0..limits::processors().clamp(2, LOADERS_MAX) {
             let loader = Arc::clone(&inner);
             start("zba-loader", move || loader.load())?;
         }
-        Ok(Arc::new(Self { inner, over }))
+        Ok(Arc::new(Self { inner, over, process: std::process::id() }))
+    }
+
+    /// Invariant 3.
+    fn is_ours(&self) -> bool {
+        std::process::id() == self.process
     }
 
     /// Whether system calls that touch missing pages wait for them; else they fail with `EFAULT`.
@@ -161,7 +182,9 @@ impl Pager {
     }
 
     pub(super) fn wake(&self, at: usize, len: usize) {
-        self.inner.uffd.wake(at, len);
+        if self.is_ours() {
+            self.inner.uffd.wake(at, len);
+        }
     }
 
     /// Replaces `[at, at + len)` by missing pages.
@@ -175,6 +198,10 @@ impl Pager {
         len: usize,
         access: Access,
     ) -> Result<(), SysError> {
+        if !self.is_ours() {
+            let source = std::io::Error::from(std::io::ErrorKind::Unsupported);
+            return Err(SysError::Other { call: "userfaultfd in a child of fork", source });
+        }
         // SAFETY: the caller keeps the contract.
         unsafe { self.inner.uffd.map_missing(at, len, access) }
     }
@@ -192,10 +219,25 @@ pub(super) enum Aside {
 }
 
 impl Inner {
-    /// Reads faults until the pager is dropped.
-    fn read(&self, over: &PipeReader) {
+    /// Waits until nobody reads faults, and reads them until the pager is dropped.
+    fn attend(self: &Arc<Self>) {
+        let _turn = self.reading.take();
+        {
+            let mut queue = self.queue.lock();
+            if queue.is_over {
+                return;
+            }
+            queue.changed_reader = true;
+            self.more.tell();
+        }
+        // Without one more thread this reader is not replaced.
+        drop(stand_by(self));
+        self.read();
+    }
+
+    fn read(&self) {
         let mut files =
-            [self.uffd.as_fd(), over.as_fd()].map(|file| PollFd::new(file, PollFlags::POLLIN));
+            [self.uffd.as_fd(), self.told.as_fd()].map(|file| PollFd::new(file, PollFlags::POLLIN));
         loop {
             // An interrupted wait is begun again.
             let ready = poll(&mut files, PollTimeout::NONE);
@@ -217,14 +259,25 @@ impl Inner {
     fn load(&self) {
         while let Some(work) = self.next() {
             match work {
+                Work::WakeAll => {
+                    let known: Vec<_> = self.known.lock().values().cloned().collect();
+                    known.iter().filter_map(Weak::upgrade).for_each(|pages| pages.wake_all());
+                }
                 Work::Touched(address) => match self.pages_at(address) {
-                    Some(pages) => pages.touched(address),
+                    Some(pages) => {
+                        let touched = || pages.touched(address);
+                        if catch_unwind(AssertUnwindSafe(touched)).is_err() {
+                            pages.give_up(pages.chunk_at(address));
+                        }
+                    }
                     // Gone: the thread finds out by itself.
                     None => self.uffd.wake(address & !0xfff, 0x1000),
                 },
                 Work::Load(pages, chunk) => {
-                    if let Some(pages) = pages.upgrade() {
-                        pages.load_ahead(chunk);
+                    let Some(pages) = pages.upgrade() else { continue };
+                    let load = || pages.load_ahead(chunk);
+                    if catch_unwind(AssertUnwindSafe(load)).is_err() {
+                        pages.give_up(chunk);
                     }
                 }
             }
@@ -234,6 +287,9 @@ impl Inner {
     fn next(&self) -> Option<Work> {
         let mut queue = self.queue.lock();
         loop {
+            if std::mem::take(&mut queue.changed_reader) {
+                return Some(Work::WakeAll);
+            }
             if let Some(address) = queue.touched.pop_front() {
                 return Some(Work::Touched(address));
             }
@@ -255,10 +311,20 @@ impl Inner {
 
 impl Drop for Pager {
     fn drop(&mut self) {
+        // Invariant 3: the reader of the pipe is the parent's.
+        if !self.is_ours() {
+            return;
+        }
         // The threads end by themselves: one of them may be the one that drops this.
         // Nobody reads where the reader is gone.
         drop(self.over.write(&[1]));
     }
+}
+
+/// Starts a thread that reads faults as soon as no other does.
+fn stand_by(inner: &Arc<Inner>) -> Result<(), MapError> {
+    let reader = Arc::clone(inner);
+    start("zba-faults", move || reader.attend())
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), MapError> {

@@ -26,6 +26,8 @@ mod engine;
 #[cfg(test)]
 mod failing_calls;
 #[cfg(test)]
+mod fault_threads;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod kernel;

@@ -253,6 +253,40 @@ fn a_source_that_panics_is_an_error_and_the_next_load_works() {
     assert_eq!(byte(&mapping, 0, 0), 1);
 }
 
+/// What panics here is the end of what was shown before, outside of the source.
+#[test]
+fn a_thread_that_panics_while_it_loads_leaves_an_error_and_nobody_who_waits() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            assert!(thread::panicking(), "planted");
+        }
+    }
+    struct Pinned(Arc<Numbered>);
+    impl PageSource for Pinned {
+        fn load(&self, pages: PageRange) -> Result<Loaded, LoadError> {
+            let loaded = self.0.load(pages)?;
+            Ok(Loaded {
+                pin: if pages.start == 0 { Box::new(Panics) } else { loaded.pin },
+                ..loaded
+            })
+        }
+    }
+    let pager = Pager::new().unwrap();
+    let budget = Arc::new(VmaBudget::with_max(4));
+    let new = Mapping::new(all().end, Access::ReadOnly, Advice::Blocks, &budget);
+    let mut mapping = new.unwrap();
+    mapping.set_source(Arc::new(Pinned(numbered(1))), &pager);
+    mapping.place(&[Run { at: all(), content: Content::Lazy }]).unwrap();
+    mapping.ensure(PageRange::at(0, 1)).unwrap();
+    // The budget is used up, so chunk 0 is put aside.
+    mapping.will_need(PageRange::at(CHUNK_PAGES, 1));
+    let lost = PageRange::at(CHUNK_PAGES, CHUNK_PAGES);
+    within_a_minute(|| crate::vm::populate(mapping.bytes(lost)).is_err());
+    mapping.ensure(lost).unwrap();
+    assert_eq!(byte(&mapping, 1, 0), 2);
+}
+
 #[test]
 fn pages_placed_anew_show_the_new_content_and_their_neighbours_the_old() {
     let (source, other) = (numbered(1), numbered(101));

@@ -366,6 +366,26 @@ pub(crate) mod uffd {
     }
 }
 
+pub(crate) mod robust {
+    //! See the real file of that name: where there are no faults, nobody reads them.
+
+    use super::SysError;
+
+    pub(crate) struct Turn;
+
+    pub(crate) struct Taken;
+
+    impl Turn {
+        pub(crate) fn new() -> Result<Self, SysError> {
+            Ok(Self)
+        }
+
+        pub(crate) fn take(&self) -> Taken {
+            Taken
+        }
+    }
+}
+
 pub(crate) mod fork {
     //! See the real file of that name: Miri does not fork.
 

@@ -4,7 +4,7 @@
 //! reservation, mapping, dirty, budget, memory_file
 //!     | pointers, lengths, enums                 ^ values or SysError
 //!     v                                          |
-//! mmap   madvise   pagemap   uffd   file   limits   bus   ->  kernel
+//! mmap   madvise   pagemap   uffd   robust   file   limits   bus   ->  kernel
 //! ```
 //!
 //! # Invariants
@@ -37,10 +37,12 @@ pub(crate) mod mmap;
 #[cfg(not(miri))]
 pub(crate) mod pagemap;
 #[cfg(not(miri))]
+pub(crate) mod robust;
+#[cfg(not(miri))]
 pub(crate) mod uffd;
 
 #[cfg(miri)]
-pub(crate) use fake::{file, fork, limits, madvise, mmap, pagemap, uffd};
+pub(crate) use fake::{file, fork, limits, madvise, mmap, pagemap, robust, uffd};
 
 use std::io;
 

@@ -218,3 +218,43 @@ fn a_child_that_touches_what_was_not_loaded_ends_and_what_was_loaded_stays() {
     }
     assert_eq!(view[view.len() - 1], 1);
 }
+
+/// What a child gives up is its own copy: the parent's pages are loaded as before.
+#[test]
+fn a_child_that_drops_the_store_leaves_its_parent_the_threads_that_load() {
+    let (dir, store) = fresh();
+    let transaction = store.begin().unwrap();
+    let mut array = transaction.create::<u8, Ix1>("a", &[4 * BLOCK]).unwrap();
+    array.set("...", 1).unwrap();
+    drop(array);
+    transaction.commit().unwrap();
+    drop(store);
+    let mut options = zbigarray::OpenOptions::read_only();
+    options.checked = true;
+    let address = crate::engine::address(&dir.path().join("s"));
+    let mut store = Some(zbigarray::Store::open(address, options).unwrap());
+    let mut reader = store.as_ref().map(|store| store.begin_read().unwrap());
+    let ended = {
+        let array = reader.as_ref().unwrap().open::<u8, Ix1>("a").unwrap();
+        assert_eq!(array.view().unwrap()[0], 1);
+        drop(array);
+        // SAFETY: as in `in_child`.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                drop((reader.take(), store.take()));
+                // SAFETY: as in `in_child`.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+        }
+    };
+    assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = reader.unwrap();
+    std::thread::spawn(move || {
+        let array = reader.open::<u8, Ix1>("a").unwrap();
+        let view = array.view().unwrap();
+        tell.send(view[view.len() - 1]).unwrap();
+    });
+    assert_eq!(told.recv_timeout(std::time::Duration::from_secs(60)), Ok(1));
+}
