@@ -1,5 +1,7 @@
 //! An array in more pieces than a process may have kernel mappings. A program of its own, since
 //! the mappings of a process are what it uses up.
+//!
+//! `ZBA_PIECES` sets the number of pieces; 1,000,000 of them need 5 GiB of disk.
 
 #![cfg(test)]
 
@@ -11,7 +13,7 @@ use ndarray::Ix1;
 use zbigarray::{ArrayOptions, CreateOptions, Index, Store};
 
 const BLOCK: u64 = 64 << 10;
-const BLOCKS: u64 = 10_000;
+const PIECES: u64 = 20_000;
 
 /// One test after the other: they count the mappings of the process.
 static PROCESS: Mutex<()> = Mutex::new(());
@@ -51,16 +53,18 @@ fn a_transaction_lets_go_of_arrays_without_handle_and_keeps_what_was_stored_in_t
 #[test]
 fn an_array_in_more_pieces_than_there_are_mappings_is_one_view_all_the_same() {
     let _alone = PROCESS.lock();
+    let pieces = std::env::var("ZBA_PIECES").ok().map(|text| text.parse().unwrap());
+    // Two pages of each block, apart from each other and in another order on the disk.
+    let blocks = pieces.unwrap_or(PIECES) / 2;
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(dir.path().join("s"), CreateOptions::default()).unwrap();
     let transaction = store.begin().unwrap();
     let options = ArrayOptions::new().block_bytes(BLOCK).fill(&[7]);
-    let mut array = transaction.create_with::<u8, Ix1>("a", &[BLOCKS * BLOCK], &options).unwrap();
+    let mut array = transaction.create_with::<u8, Ix1>("a", &[blocks * BLOCK], &options).unwrap();
     let mut expected = BTreeMap::new();
-    for block in 0..BLOCKS {
-        // Two pages of each block, apart from each other and in another order on the disk.
+    for block in 0..blocks {
         for page in [3, 9] {
-            let at = (BLOCKS - 1 - block) * BLOCK + page * 4096 + 5;
+            let at = (blocks - 1 - block) * BLOCK + page * 4096 + 5;
             let value = u8::try_from(at % 251).unwrap();
             array.set(&[Index::from(at)], value).unwrap();
             expected.insert(usize::try_from(at).unwrap(), value);

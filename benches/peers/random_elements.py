@@ -166,6 +166,8 @@ def main():
     words.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = words.parse_args()
     in_venv()
+    # Its warnings go to the standard output.
+    os.environ["ICECHUNK_LOG"] = "error"
     cache_bytes = 2 * options.mib << 20
     if options.measure:
         peer, where = options.measure

@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::filters::{delta, shuffle, undelta, unshuffle};
 use super::scratch::Scratch;
 use crate::units::PAGE_LEN;
 
@@ -273,109 +274,6 @@ fn unfilter(codec: Codec, filtered: &[u8], content: &mut [u8]) {
     unshuffle(filtered, content, width);
     if codec.filter == Filter::Delta {
         undelta(content, width);
-    }
-}
-
-/// Byte `i` of all elements together; what is left behind the last whole element stays there.
-fn shuffle(from: &[u8], to: &mut [u8], width: usize) {
-    let count = from.len() / width;
-    let (planes, rest) = to.split_at_mut(count * width);
-    for (byte, plane) in planes.chunks_exact_mut(count.max(1)).enumerate() {
-        for (into, element) in plane.iter_mut().zip(from.chunks_exact(width)) {
-            *into = element[byte];
-        }
-    }
-    rest.copy_from_slice(&from[count * width..]);
-}
-
-fn unshuffle(from: &[u8], to: &mut [u8], width: usize) {
-    let count = from.len() / width;
-    let (planes, rest) = from.split_at(count * width);
-    match width {
-        2 => unshuffle_exact::<2>(planes, to, count),
-        4 => unshuffle_exact::<4>(planes, to, count),
-        8 => unshuffle_exact::<8>(planes, to, count),
-        16 => unshuffle_exact::<16>(planes, to, count),
-        _ => {
-            for (byte, plane) in planes.chunks_exact(count.max(1)).enumerate() {
-                for (&from, element) in plane.iter().zip(to.chunks_exact_mut(width)) {
-                    element[byte] = from;
-                }
-            }
-        }
-    }
-    to[count * width..].copy_from_slice(rest);
-}
-
-/// The same where the compiler knows the width.
-fn unshuffle_exact<const WIDTH: usize>(planes: &[u8], to: &mut [u8], count: usize) {
-    let plane = |byte: usize| &planes[byte * count..(byte + 1) * count];
-    let planes: [&[u8]; WIDTH] = std::array::from_fn(plane);
-    for (index, element) in to.as_chunks_mut::<WIDTH>().0.iter_mut().take(count).enumerate() {
-        for byte in 0..WIDTH {
-            element[byte] = planes[byte][index];
-        }
-    }
-}
-
-/// Replaces each element, as a little-endian integer of 2, 4 or 8 bytes, by what it is more than
-/// the one before; elements of other widths byte by byte.
-fn delta(bytes: &mut [u8], width: usize) {
-    fn each<const WIDTH: usize>(
-        bytes: &mut [u8],
-        minus: fn([u8; WIDTH], [u8; WIDTH]) -> [u8; WIDTH],
-    ) {
-        let mut before = [0; WIDTH];
-        for element in bytes.as_chunks_mut::<WIDTH>().0 {
-            let now = *element;
-            *element = minus(now, before);
-            before = now;
-        }
-    }
-    match width {
-        2 => each(bytes, |a, b| {
-            u16::from_le_bytes(a).wrapping_sub(u16::from_le_bytes(b)).to_le_bytes()
-        }),
-        4 => each(bytes, |a, b| {
-            u32::from_le_bytes(a).wrapping_sub(u32::from_le_bytes(b)).to_le_bytes()
-        }),
-        8 => each(bytes, |a, b| {
-            u64::from_le_bytes(a).wrapping_sub(u64::from_le_bytes(b)).to_le_bytes()
-        }),
-        _ => {
-            for at in (width..bytes.len()).rev() {
-                bytes[at] = bytes[at].wrapping_sub(bytes[at - width]);
-            }
-        }
-    }
-}
-
-fn undelta(bytes: &mut [u8], width: usize) {
-    fn each<const WIDTH: usize>(
-        bytes: &mut [u8],
-        plus: fn([u8; WIDTH], [u8; WIDTH]) -> [u8; WIDTH],
-    ) {
-        let mut before = [0; WIDTH];
-        for element in bytes.as_chunks_mut::<WIDTH>().0 {
-            before = plus(*element, before);
-            *element = before;
-        }
-    }
-    match width {
-        2 => each(bytes, |a, b| {
-            u16::from_le_bytes(a).wrapping_add(u16::from_le_bytes(b)).to_le_bytes()
-        }),
-        4 => each(bytes, |a, b| {
-            u32::from_le_bytes(a).wrapping_add(u32::from_le_bytes(b)).to_le_bytes()
-        }),
-        8 => each(bytes, |a, b| {
-            u64::from_le_bytes(a).wrapping_add(u64::from_le_bytes(b)).to_le_bytes()
-        }),
-        _ => {
-            for at in width..bytes.len() {
-                bytes[at] = bytes[at].wrapping_add(bytes[at - width]);
-            }
-        }
     }
 }
 

@@ -29,6 +29,7 @@ pub mod encoding;
 pub mod engine;
 mod error;
 pub mod extent;
+mod filters;
 pub mod index;
 mod layered;
 pub mod local;

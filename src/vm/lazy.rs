@@ -37,6 +37,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::pager::{Aside, Pager};
+use super::planted::{Bug, planted};
 use super::sys::bus::{Label, Labelled};
 use super::sys::madvise::{self, Advice};
 use super::sys::mmap::{self, Access};
@@ -324,7 +325,8 @@ impl LazyPages {
             let Some(id) = self.begin(chunk, wish)? else { return Ok(()) };
             let loaded = self.load(chunk);
             let mut state = self.state.lock();
-            if state.loading.get(&chunk) != Some(&id) {
+            let is_overtaken = state.loading.get(&chunk) != Some(&id);
+            if is_overtaken && !planted(Bug::OvertakenShown) {
                 // Placed anew meanwhile (invariant 5).
                 self.budget.give(VMAS_PER_CHUNK);
                 continue;
@@ -339,7 +341,9 @@ impl LazyPages {
                 Ok(()) => self.pager.shown(Arc::downgrade(self), chunk, id),
                 Err(_) => self.budget.give(VMAS_PER_CHUNK),
             }
-            self.changed.tell();
+            if !planted(Bug::EndUntold) {
+                self.changed.tell();
+            }
             self.wake(chunk);
             return shown;
         }
@@ -357,7 +361,9 @@ impl LazyPages {
         }
         let is_lost = state.lost.contains_key(&chunk);
         if state.missing(chunk).is_empty() || (is_lost && wish != Wish::Ensure) {
-            self.wake(chunk);
+            if !planted(Bug::WakeForgotten) {
+                self.wake(chunk);
+            }
             return Ok(None);
         }
         if is_lost {
@@ -399,7 +405,8 @@ impl LazyPages {
             }
             return Err(as_load_error(error));
         }
-        let shown = Shown { id, pages: missing, pin: loaded.pin };
+        let pin = if planted(Bug::UnpinnedEarly) { Box::new(()) } else { loaded.pin };
+        let shown = Shown { id, pages: missing, pin };
         state.shown.entry(chunk).or_default().push(shown);
         Ok(())
     }
@@ -439,7 +446,10 @@ impl LazyPages {
             return Aside::Kept;
         }
         if let Some(parts) = state.shown.get_mut(&chunk) {
-            drop(parts.swap_remove(at).pin);
+            let pin = parts.swap_remove(at).pin;
+            if planted(Bug::NeverUnpinned) {
+                std::mem::forget(pin);
+            }
             if parts.is_empty() {
                 state.shown.remove(&chunk);
             }

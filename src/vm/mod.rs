@@ -49,6 +49,7 @@ pub mod mapping;
 pub mod memory_file;
 #[expect(unsafe_code, reason = "passes the contract of missing pages on")]
 pub mod pager;
+pub mod planted;
 mod populate;
 #[expect(unsafe_code, reason = "owns addresses and gives out slices of them")]
 pub mod reservation;

@@ -25,13 +25,9 @@
 //! the program kills, and not the process with it, is not noticed: who waits for it waits for ever.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{PipeReader, PipeWriter, Write};
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::MapError;
 use super::lazy::{LazyPages, WeakPages};
@@ -70,8 +66,6 @@ struct Queue {
 /// Shared with the threads, which end when the pager is dropped.
 struct Inner {
     uffd: Uffd,
-    // Says that all is over.
-    told: PipeReader,
     reading: Turn,
     queue: Mutex<Queue>,
     more: Changed,
@@ -84,7 +78,6 @@ struct Inner {
 /// Loads missing pages when they are touched, for any number of reservations.
 pub struct Pager {
     inner: Arc<Inner>,
-    over: PipeWriter,
     process: u32,
 }
 
@@ -96,11 +89,8 @@ impl Pager {
     /// [`MapError::System`] if the system does not allow it.
     pub fn new() -> Result<Arc<Self>, MapError> {
         let uffd = Uffd::open()?;
-        let (told, over) =
-            std::io::pipe().map_err(|source| MapError::System { call: "pipe", source })?;
         let inner = Arc::new(Inner {
             uffd,
-            told,
             reading: Turn::new()?,
             queue: Mutex::new(Queue::default()),
             more: Changed::default(),
@@ -112,7 +102,7 @@ impl Pager {
             let loader = Arc::clone(&inner);
             start("zba-loader", move || loader.load())?;
         }
-        Ok(Arc::new(Self { inner, over, process: std::process::id() }))
+        Ok(Arc::new(Self { inner, process: std::process::id() }))
     }
 
     /// Invariant 3.
@@ -124,6 +114,13 @@ impl Pager {
     #[must_use]
     pub fn serves_system_calls(&self) -> bool {
         self.inner.uffd.serves_system_calls()
+    }
+
+    /// The first word of the page at `address`, loaded if it is missing.
+    #[cfg(shuttle)]
+    #[must_use]
+    pub fn touch(&self, address: usize) -> u64 {
+        self.inner.uffd.touch(address)
     }
 
     pub(super) fn add(&self, base: usize, pages: WeakPages) {
@@ -236,14 +233,7 @@ impl Inner {
     }
 
     fn read(&self) {
-        let mut files =
-            [self.uffd.as_fd(), self.told.as_fd()].map(|file| PollFd::new(file, PollFlags::POLLIN));
-        loop {
-            // An interrupted wait is begun again.
-            let ready = poll(&mut files, PollTimeout::NONE);
-            if matches!(ready, Ok(1..)) && files[1].any() == Some(true) {
-                break;
-            }
+        while self.uffd.wait() {
             while let Ok(Some(event)) = self.uffd.read() {
                 if let Event::Fault { address } = event {
                     self.queue.lock().touched.push_back(address);
@@ -311,13 +301,12 @@ impl Inner {
 
 impl Drop for Pager {
     fn drop(&mut self) {
-        // Invariant 3: the reader of the pipe is the parent's.
+        // Invariant 3: who waits for it is the parent's.
         if !self.is_ours() {
             return;
         }
         // The threads end by themselves: one of them may be the one that drops this.
-        // Nobody reads where the reader is gone.
-        drop(self.over.write(&[1]));
+        self.inner.uffd.end();
     }
 }
 

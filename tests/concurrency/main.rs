@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod every_switch;
+mod lazy_pages;
 mod oracle;
 mod pool;
 mod threads;
@@ -32,6 +33,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedul
 use shuttle::{Config, FailurePersistence, Runner};
 use zbigarray::Tid;
 use zbigarray::compute::planted::{Bug, plant};
+use zbigarray::vm;
 
 use every_switch::EverySwitch;
 use threads::{
@@ -166,4 +168,27 @@ fn threads_that_are_not_woken_are_found() {
         assert!(found, "{bug:?} is not found");
     }
     assert!(!fails(pool::outputs_that_wait_to_be_taken));
+}
+
+#[test]
+fn pages_show_their_content_while_they_are_put_aside_placed_anew_and_closed() {
+    explore(lazy_pages::touched_and_put_aside);
+    explore(lazy_pages::touched_where_one_has_room);
+    explore(lazy_pages::touched_while_placed_anew);
+    explore(lazy_pages::waited_for_and_failing);
+}
+
+#[test]
+fn planted_bugs_of_pages_that_are_loaded_are_found() {
+    let tests = [
+        lazy_pages::touched_and_put_aside,
+        lazy_pages::touched_while_placed_anew,
+        lazy_pages::waited_for_and_failing,
+    ];
+    for bug in vm::planted::Bug::ALL {
+        vm::planted::plant(Some(bug));
+        let found = tests.into_iter().any(fails);
+        vm::planted::plant(None);
+        assert!(found, "{bug:?} is not found");
+    }
 }

@@ -317,7 +317,6 @@ pub(crate) mod uffd {
     //! See the real file of that name: Miri has none, so everything is loaded before it is mapped.
 
     use std::io;
-    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
     use std::ptr::NonNull;
 
     use super::SysError;
@@ -331,7 +330,7 @@ pub(crate) mod uffd {
 
     /// See the real one.
     #[derive(Debug)]
-    pub(crate) struct Uffd(OwnedFd);
+    pub(crate) struct Uffd;
 
     impl Uffd {
         pub(crate) fn open() -> Result<Self, SysError> {
@@ -354,14 +353,14 @@ pub(crate) mod uffd {
 
         pub(crate) fn wake(&self, _: usize, _: usize) {}
 
+        pub(crate) fn wait(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn end(&self) {}
+
         pub(crate) fn read(&self) -> Result<Option<Event>, SysError> {
             Ok(None)
-        }
-    }
-
-    impl AsFd for Uffd {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
         }
     }
 }

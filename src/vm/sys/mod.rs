@@ -36,13 +36,17 @@ pub(crate) mod madvise;
 pub(crate) mod mmap;
 #[cfg(not(miri))]
 pub(crate) mod pagemap;
-#[cfg(not(miri))]
+#[cfg(not(any(miri, shuttle)))]
 pub(crate) mod robust;
-#[cfg(not(miri))]
+#[cfg(shuttle)]
+mod scheduled;
+#[cfg(not(any(miri, shuttle)))]
 pub(crate) mod uffd;
 
 #[cfg(miri)]
 pub(crate) use fake::{file, fork, limits, madvise, mmap, pagemap, robust, uffd};
+#[cfg(shuttle)]
+pub(crate) use scheduled::{robust, uffd};
 
 use std::io;
 

@@ -17,8 +17,8 @@
 //! The kernel, a container or a policy may forbid the call: then nothing here can be had, and
 //! callers load everything before they map it.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use linux_raw_sys::general::{
@@ -26,6 +26,7 @@ use linux_raw_sys::general::{
     UFFDIO_REGISTER_MODE_MISSING, uffdio_api, uffdio_range, uffdio_register,
 };
 use linux_raw_sys::ioctl::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::SysError;
 use super::{
@@ -53,6 +54,9 @@ pub(crate) enum Event {
 pub(crate) struct Uffd {
     file: OwnedFd,
     system_calls: bool,
+    // What is written at one end wakes who waits at the other.
+    told: PipeReader,
+    over: PipeWriter,
 }
 
 impl Uffd {
@@ -65,6 +69,7 @@ impl Uffd {
     ///
     /// The kernel's answer if it gives none at all.
     pub(crate) fn open() -> Result<Self, SysError> {
+        let (told, over) = io::pipe().map_err(|source| SysError::new("pipe", source))?;
         let (file, system_calls) = match Self::create(0) {
             Ok(file) => (file, true),
             Err(_) => (Self::create(UFFD_USER_MODE_ONLY)?, false),
@@ -79,7 +84,7 @@ impl Uffd {
         if answer != 0 {
             return Err(SysError::last("ioctl(UFFDIO_API)"));
         }
-        Ok(Self { file, system_calls })
+        Ok(Self { file, system_calls, told, over })
     }
 
     fn create(flags: u32) -> Result<OwnedFd, SysError> {
@@ -146,6 +151,21 @@ impl Uffd {
         unsafe { libc::ioctl(self.file.as_raw_fd(), UFFDIO_WAKE.into(), &raw mut range) };
     }
 
+    /// Waits until there may be an event; `false` after [`end`](Self::end).
+    pub(crate) fn wait(&self) -> bool {
+        let files = [self.file.as_fd(), self.told.as_fd()];
+        let mut files = files.map(|file| PollFd::new(file, PollFlags::POLLIN));
+        // An interrupted wait is begun again by who asks.
+        let ready = poll(&mut files, PollTimeout::NONE);
+        !(matches!(ready, Ok(1..)) && files[1].any() == Some(true))
+    }
+
+    /// Ends all waiting.
+    pub(crate) fn end(&self) {
+        // There is room in the pipe.
+        drop((&self.over).write(&[1]));
+    }
+
     /// The next event; `None` if there is none now.
     ///
     /// # Errors
@@ -166,12 +186,6 @@ impl Uffd {
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
             _ => Err(SysError::new("read of userfaultfd", error)),
         }
-    }
-}
-
-impl AsFd for Uffd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 
