@@ -4,6 +4,7 @@
 //! chunk of an array   | extent a ......... | page run b | a ... |     as the page map says
 //! lies as it is       one run of a file that can be mapped: checked, then that file itself
 //! else                checked, decoded, put together in a slot of the block cache
+//! the disk is full    the same in memory, a few at a time
 //! ```
 //!
 //! # Invariants
@@ -19,8 +20,10 @@
 //! [`Lost`] says why and of which commit; who asked knows array, block and byte.
 
 use std::any::Any;
+use std::fs::File;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use super::checked::CheckedUnits;
@@ -50,11 +53,33 @@ pub(super) struct Loader {
     // A child keeps the slots it had mapped, and nobody knows for how long: after a fork there is
     // another one, through another open file.
     cache: Mutex<Option<Arc<BlockCache>>>,
+    in_memory: Arc<AtomicU64>,
 }
 
 /// A slot of its own, for when all of the cache is in use.
 struct OwnFile {
     _file: Box<dyn UnnamedFile>,
+}
+
+/// Chunks that are in memory because the disk is full: 16 MiB.
+const IN_MEMORY_MAX: u64 = 8;
+
+/// One of the chunks that are in memory.
+struct InMemory(Arc<AtomicU64>);
+
+impl InMemory {
+    /// `None` if there are as many as may be.
+    fn new(count: &Arc<AtomicU64>) -> Option<Self> {
+        let one_more = |count| (count < IN_MEMORY_MAX).then_some(count + 1);
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Why a chunk could not be loaded.
@@ -77,6 +102,7 @@ impl Loader {
             cache_bytes_max: AtomicU64::new(cache_bytes_max),
             pager: OnceLock::new(),
             cache: Mutex::new(None),
+            in_memory: Arc::default(),
         })
     }
 
@@ -104,13 +130,12 @@ impl Loader {
 
     /// A slot to fill; `None` if all are in use and none of them can be put aside.
     fn take_slot(&self, cache: &Arc<BlockCache>, written: bool) -> Option<Filling> {
-        loop {
+        let Some(pager) = self.pager() else { return cache.take(written) };
+        let taken = pager.make_room(|| {
             let slot = cache.take(written);
-            let is_over = slot.is_some() || cache.is_broken();
-            if is_over || !self.pager().is_some_and(|pager| pager.put_one_aside()) {
-                return slot;
-            }
-        }
+            (slot.is_some() || cache.is_broken()).then_some(slot)
+        });
+        taken.flatten()
     }
 
     /// A range of a file with what `segments` say of `chunk`.
@@ -122,6 +147,13 @@ impl Loader {
             let (file, offset_bytes) = (file.file, file.offset_bytes);
             return Ok(Loaded { file, offset_bytes, pin: Box::new(()) });
         }
+        match self.load_in_file(wanted) {
+            Err(full) if is_full(&full) => self.load_in_memory(wanted, full),
+            other => other,
+        }
+    }
+
+    fn load_in_file(&self, wanted: &Wanted<'_>) -> Result<Loaded, TransactionError> {
         let (cache, name) = (self.cache()?, wanted.name());
         if let Some(name) = name
             && let Some(slot) = cache.get(name, &wanted.parts())
@@ -188,6 +220,28 @@ impl Loader {
         let lies = file.file();
         let pin = Box::new(OwnFile { _file: file });
         Ok(Loaded { file: lies.file, offset_bytes: lies.offset_bytes, pin })
+    }
+
+    /// Where the disk has no room, which is what `full` says.
+    fn load_in_memory(
+        &self,
+        wanted: &Wanted<'_>,
+        full: TransactionError,
+    ) -> Result<Loaded, TransactionError> {
+        let one = || InMemory::new(&self.in_memory);
+        let Some(one) = self.pager().map_or_else(one, |pager| pager.make_room(one)) else {
+            return Err(full);
+        };
+        let memory = vm::memory_file::create("block", wanted.chunk.count() * PAGE_BYTES)?;
+        let file = File::from(memory);
+        self.put_together(wanted, &mut |at, bytes| {
+            let written = file.write_all_at(bytes, at);
+            let io = |source| StorageError::Io { action: "write", path: "memory".into(), source };
+            written.map_err(io)
+        })?;
+        let file = Arc::new(OwnedFd::from(file));
+        vm::memory_file::freeze(file.as_fd())?;
+        Ok(Loaded { file, offset_bytes: 0, pin: Box::new(one) })
     }
 
     fn put_together(

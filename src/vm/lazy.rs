@@ -379,12 +379,10 @@ impl LazyPages {
 
     /// Loads a chunk and takes its mappings from the budget.
     fn load(&self, chunk: u64) -> Result<Loaded, LoadError> {
-        while !self.budget.try_take(VMAS_PER_CHUNK) {
-            if !self.pager.put_one_aside() {
-                // The program's own part of what the kernel allows; it refuses if that is gone.
-                self.budget.take_beyond(VMAS_PER_CHUNK);
-                break;
-            }
+        let take = || self.budget.try_take(VMAS_PER_CHUNK).then_some(());
+        if self.pager.make_room(take).is_none() {
+            // The program's own part of what the kernel allows; it refuses if that is gone.
+            self.budget.take_beyond(VMAS_PER_CHUNK);
         }
         let load = || self.source.load(pages_of(chunk));
         let caught = catch_unwind(AssertUnwindSafe(load));

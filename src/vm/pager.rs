@@ -73,6 +73,8 @@ struct Inner {
     known: Mutex<BTreeMap<usize, WeakPages>>,
     // What was shown, the oldest first.
     shown: Mutex<VecDeque<(WeakPages, u64, u64)>>,
+    // Whose turn it is to put aside for himself.
+    room: Mutex<()>,
 }
 
 /// Loads missing pages when they are touched, for any number of reservations.
@@ -96,6 +98,7 @@ impl Pager {
             more: Changed::default(),
             known: Mutex::new(BTreeMap::new()),
             shown: Mutex::new(VecDeque::new()),
+            room: Mutex::new(()),
         });
         stand_by(&inner)?;
         for _ in 0..limits::processors().clamp(2, LOADERS_MAX) {
@@ -159,6 +162,21 @@ impl Pager {
     #[cfg(not(any(miri, shuttle)))]
     pub(super) fn shown_count(&self) -> usize {
         self.inner.shown.lock().len()
+    }
+
+    /// What `take` gets, after as many chunks were put aside as it needs; `None` if it gets nothing
+    /// although all were that can be.
+    ///
+    /// One thread after the other: what one of them put aside for itself, another might take first,
+    /// again and again.
+    pub fn make_room<T>(&self, mut take: impl FnMut() -> Option<T>) -> Option<T> {
+        let _turn = self.inner.room.lock();
+        loop {
+            let taken = take();
+            if taken.is_some() || !self.put_one_aside() {
+                return taken;
+            }
+        }
     }
 
     /// Makes a chunk missing again that was shown long ago; whether one was found.

@@ -334,3 +334,41 @@ fn an_array_is_read_whole_where_the_disk_has_room_for_a_few_of_its_blocks_only()
         assert_eq!(view[usize::try_from(at).unwrap()], number(at));
     }
 }
+
+/// Two and a half times what may be in memory instead.
+#[test]
+fn an_array_is_read_whole_where_the_disk_has_no_room_for_one_of_its_blocks() {
+    const BLOCKS: u64 = 20;
+    if !is_root() {
+        return;
+    }
+    let Some(disk) = SmallDisk::new(12) else { return };
+    let path = disk.0.path().join("s");
+    let store = Store::create(&path, CreateOptions::default()).unwrap();
+    let transaction = store.begin().unwrap();
+    let options = ArrayOptions::new().codec("zstd+delta".parse().unwrap());
+    let shape = [BLOCKS * CHUNK];
+    let mut array = transaction.create_with::<u64, Ix1>("e", &shape, &options).unwrap();
+    array.assign("...", &Array1::from_iter((0..BLOCKS * CHUNK).map(|at| at / 1000))).unwrap();
+    drop(array);
+    transaction.commit().unwrap();
+    drop(store);
+    let filler = File::create(disk.0.path().join("filler")).unwrap();
+    let mut end = 0;
+    while filler.write_at(&[1; 4096], end).is_ok() {
+        end += 4096;
+    }
+    let store = Store::open(&path, OpenOptions::read_only()).unwrap();
+    let reader = store.begin_read().unwrap();
+    let array = reader.open::<u64, Ix1>("e").unwrap();
+    let view = array.view().unwrap();
+    for round in 0..2 {
+        for at in (0..BLOCKS * CHUNK).step_by(70_001) {
+            assert_eq!(view[usize::try_from(at).unwrap()], at / 1000, "round {round}");
+        }
+    }
+    let read = array.read("...").unwrap();
+    assert!(read.iter().zip(0..).all(|(&it, at)| it == at / 1000));
+    let in_memory = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(in_memory.lines().filter(|line| line.contains("memfd:block")).count() <= 8);
+}

@@ -21,5 +21,7 @@ mod damage;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 #[path = "../it/model/mod.rs"]
 mod model;
