@@ -90,7 +90,14 @@ const ROUNDS: &[(&str, &[&[Stage]])] = &[
             &[stage("crash", 90, &["enumerate", "--images", "500", "--seed", "9"])],
         ],
     ),
-    ("bytes", &[&[stage("zbigarray", 30, &["storage::encoding", "storage::extent::"])]]),
+    (
+        "bytes",
+        &[&[stage(
+            "zbigarray",
+            30,
+            &["storage::encoding", "storage::filters", "storage::extent::"],
+        )]],
+    ),
     (
         "undo",
         &[
@@ -130,6 +137,7 @@ const FILES: &[(&str, &str)] = &[
     ("src/storage/local/free_space.rs", "engine"),
     ("src/storage/local/members.rs", "company"),
     ("src/storage/encoding.rs", "bytes"),
+    ("src/storage/filters.rs", "bytes"),
     ("src/storage/extent.rs", "bytes"),
     ("src/txn/write_out.rs", "store"),
     ("src/txn/undo.rs", "undo"),
