@@ -644,6 +644,14 @@ impl<'t> DynArray<'t> {
         }
     }
 
+    /// Says that the selected elements are not needed soon: in a transaction that only reads they
+    /// are no memory of this process until they are used again. Views of them stay as they are.
+    pub fn let_go(&self, selection: &Selection) {
+        if let Some((lo, hi)) = selection.byte_range() {
+            self.transaction.let_go(self.id, PageRange::covering(lo, hi));
+        }
+    }
+
     /// Says whether views may live while the array is resized.
     pub(super) fn keep_in_place(&mut self, in_place: bool) {
         self.in_place = in_place;

@@ -13,6 +13,7 @@
 //!    so that blocks and tiles do not change a bit of the result.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use super::block::{Block, Data, Numeric, with_elements};
@@ -22,7 +23,7 @@ use super::kernels_binary::{binary, select};
 use super::kernels_unary::unary;
 use super::node::{Blocked, Kind, Operation, Run};
 use super::region::{Region, dense_strides, to_usize};
-use super::stored::Mapped;
+use super::stored::{self, Mapped};
 use super::trouble::ComputeError;
 use super::value::Value;
 use super::view::{Along, hull, walk};
@@ -36,14 +37,42 @@ const HULL_FACTOR: usize = 4;
 /// Which input of a task is which block of which expression.
 pub(crate) type Slots = HashMap<(usize, u64), usize>;
 
-/// What a task reads from.
+/// What a region of an expression is made from.
 pub(crate) struct Sources<'a, 'e> {
-    pub(crate) slots: &'a Slots,
-    pub(crate) values: &'a [Value],
-    pub(crate) mapped: Vec<Mapped<'e>>,
+    slots: &'a Slots,
+    values: &'a [Value],
+    node: &'a Blocked<'e>,
+    region: &'a Region,
+    // Empty before the first look.
+    mapped: OnceCell<Vec<Mapped<'e>>>,
 }
 
-impl<'a> Sources<'a, '_> {
+impl<'a, 'e> Sources<'a, 'e> {
+    /// For `region` of `node`; nothing is mapped yet.
+    pub(crate) fn new(
+        slots: &'a Slots,
+        values: &'a [Value],
+        node: &'a Blocked<'e>,
+        region: &'a Region,
+    ) -> Self {
+        Self { slots, values, node, region, mapped: OnceCell::new() }
+    }
+
+    /// Where the stored arrays lie that the region reads, mapped and ensured at the first call.
+    fn mapped(&self) -> Result<&[Mapped<'e>], ComputeError> {
+        if self.mapped.get().is_none() {
+            let mut mapped = Vec::new();
+            stored::map(self.node, self.region, &mut mapped)?;
+            let _ = self.mapped.set(mapped);
+        }
+        Ok(self.mapped.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// Says that nothing is looked at again.
+    pub(crate) fn let_go(&self) {
+        self.mapped.get().into_iter().flatten().for_each(Mapped::let_go);
+    }
+
     fn block(&self, of: &Blocked<'_>, number: u64) -> Result<&'a Block, ComputeError> {
         let slot = self.slots.get(&(of.identity(), number)).copied();
         let block = slot.and_then(|slot| self.values.get(slot)?.get::<Block>());
@@ -315,7 +344,7 @@ fn viewed<'s>(
     match &of.0.kind {
         Kind::Stored(_) => {
             let covers = |mapped: &&Mapped<'_>| mapped.covers(node.identity(), region);
-            let Some(mapped) = sources.mapped.iter().find(covers) else {
+            let Some(mapped) = sources.mapped()?.iter().find(covers) else {
                 return Err(ComputeError::Mistake("an array was not mapped for a task"));
             };
             let walk = mapped.walk(along, region);

@@ -182,9 +182,7 @@ impl<'g, 'e> Lowering<'g, 'e> {
                     Ok(at) => Argument::Value(&values[at]),
                     Err(at) => {
                         let (node, region) = &parts[at];
-                        let mut mapped = Vec::new();
-                        stored::map(node, region, &mut mapped)?;
-                        let sources = Sources { slots: &slots, values, mapped };
+                        let sources = Sources::new(&slots, values, node, region);
                         Argument::Part(Part { node, region, sources })
                     }
                 });

@@ -110,6 +110,13 @@ impl<'a, 'e> Argument<'a, 'e> {
         }
     }
 
+    /// Says that the elements are not looked at again: what is mapped of them is no memory now.
+    pub(crate) fn let_go(&self) {
+        if let Self::Part(part) = self {
+            part.sources.let_go();
+        }
+    }
+
     /// What the task before returned.
     pub(crate) fn value<T: 'static>(&self) -> Result<&'a T, ComputeError> {
         match self {

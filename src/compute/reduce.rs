@@ -33,7 +33,7 @@ const MERGED_AT_ONCE: usize = 4;
 const STRIPE_BYTES: u64 = 256 << 10;
 
 /// Blocks seen by one task at most.
-const SEEN_AT_ONCE: usize = 8;
+const SEEN_AT_ONCE: usize = 4;
 
 /// Tasks that are left, at least, where a task sees several blocks.
 const TASKS_LEFT: usize = 16;

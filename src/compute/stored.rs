@@ -9,8 +9,12 @@
 //!
 //! 1. A task touches only bytes that were ensured: damage is an error that names array, block and
 //!    byte, and never a signal.
-//! 2. Rows that a slice along the slowest axis leaves out are neither read nor checked, apart from
+//! 2. What a task of a snapshot has looked at is let go piece by piece, and all of it when the task
+//!    ends, so that what was read does not add up: the budget is about memory.
+//! 3. Rows that a slice along the slowest axis leaves out are neither read nor checked, apart from
 //!    what shares a block with others.
+
+use std::cell::RefCell;
 
 use super::block::Data;
 use super::evaluate::{boxes, each_run, parts_met, projected};
@@ -22,11 +26,19 @@ use super::trouble::ComputeError;
 use super::view::{Along, hull, walk};
 use crate::array::{DynArray, Index, Order, Selection};
 
+/// Bytes that a task has looked at before they are let go.
+const LET_GO_BYTES: u64 = 4 << 20;
+
 /// Rows of at least this many bytes are ensured one by one where a slice leaves others out.
 const ROW_BYTES_MIN: u64 = 64 << 10;
 
-/// Memory in which a region of a view of a stored array lies.
+/// Memory in which a region of a view of a stored array lies. Who drops it has done with the
+/// region: it does not count as memory of the process any longer.
 pub(crate) struct Mapped<'e> {
+    array: &'e DynArray<'e>,
+    pieces: Vec<Selection>,
+    // What was looked at since something was let go, and its bytes.
+    seen: RefCell<(Vec<Selection>, u64)>,
     node: usize,
     region: Region,
     pub(crate) data: Data<'e>,
@@ -36,7 +48,18 @@ pub(crate) struct Mapped<'e> {
     strides: Vec<i64>,
 }
 
+impl Drop for Mapped<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
 impl Mapped<'_> {
+    /// Says that the region is not looked at again.
+    pub(crate) fn let_go(&self) {
+        self.pieces.iter().for_each(|piece| self.array.let_go(piece));
+    }
+
     /// Whether it holds `region` of the node `node`.
     pub(crate) fn covers(&self, node: usize, region: &Region) -> bool {
         let mine = self.region.start.iter().zip(&self.region.len);
@@ -47,7 +70,17 @@ impl Mapped<'_> {
                 .all(|((start, len), (from, count))| start <= from && from + count <= start + len)
     }
 
+    /// How to look at `region`, which is wanted now; what was wanted before may be let go.
     pub(crate) fn walk(&self, along: &[Along], region: &Region) -> Walk {
+        let (seen, bytes) = &mut *self.seen.borrow_mut();
+        if *bytes >= LET_GO_BYTES {
+            seen.drain(..).for_each(|piece| self.array.let_go(&piece));
+            *bytes = 0;
+        }
+        if let Ok(piece) = self.array.select(&slices(&hull(along, region), None)) {
+            *bytes += (region.count() as u64).saturating_mul(self.array.itemsize());
+            seen.push(piece);
+        }
         let mut walk = walk(along, region, &vec![0; along.len()], &self.strides);
         walk.base -= self.first;
         walk
@@ -170,7 +203,8 @@ fn map_view<'e>(
     let strides = array.strides().into_iter().map(|stride| to_i64(stride / itemsize)).collect();
     let (node, region) = (node.identity(), region.clone());
     let is_native = array.dtype().is_native_order() || number == Number::Bool;
-    mapped.push(Mapped { node, region, data, is_native, first, strides });
+    let seen = RefCell::default();
+    mapped.push(Mapped { array, pieces, seen, node, region, data, is_native, first, strides });
     Ok(())
 }
 

@@ -267,6 +267,14 @@ impl Transaction {
         });
     }
 
+    /// Says that mapped `pages` of an open array are not needed soon.
+    pub(crate) fn let_go(&self, id: ArrayId, pages: PageRange) {
+        let _ = self.reading(|_, inner| {
+            working(inner, id)?.let_go(pages);
+            Ok(())
+        });
+    }
+
     /// Writes `bytes` into an open array from byte `at` on. The caller holds its handle
     /// exclusively.
     ///

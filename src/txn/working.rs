@@ -658,6 +658,15 @@ impl Working {
         }
     }
 
+    /// Says that `pages` are not needed soon.
+    pub(super) fn let_go(&self, pages: PageRange) {
+        for window in &self.windows {
+            if let Some(inside) = pages.intersection(window.pages()) {
+                window.mapping.let_go(window.relative(inside));
+            }
+        }
+    }
+
     /// What a savepoint has to remember. There must be no private copies.
     pub(super) fn mark(&self) -> Marked {
         let (pages, written) = (self.pages.clone(), self.written.clone());

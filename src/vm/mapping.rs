@@ -373,6 +373,13 @@ impl Mapping {
         self.advise_mapped(pages, madvise::Advice::WillNeed);
     }
 
+    /// Says that `pages` are not needed soon: of a read-only mapping they do not count as memory of
+    /// this process until they are used again. Cost: as much as their first use has cost. Best
+    /// effort.
+    pub fn let_go(&self, pages: PageRange) {
+        self.mapped().iter_in(pages).for_each(|part| self.reservation.let_go(part));
+    }
+
     /// Asks for huge pages where `pages` are holes, because all of them will be overwritten.
     ///
     /// Filling a huge page costs a fraction of filling its 512 small ones (fact K-32), but its

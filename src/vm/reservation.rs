@@ -233,6 +233,21 @@ impl Reservation {
         madvise::advise(at, len, advice).is_ok()
     }
 
+    /// Gives the memory of `pages` back to the page cache, if they cannot have private copies: the
+    /// next use finds the same bytes there, or waits for the disk. Best effort.
+    ///
+    /// # Panics
+    ///
+    /// If `pages` is not in the reservation.
+    pub(super) fn let_go(&self, pages: PageRange) {
+        if self.access != Access::ReadOnly {
+            return;
+        }
+        let (at, len) = self.part(pages);
+        // SAFETY: nobody can have written there, so what is dropped reads as it did before.
+        drop(unsafe { madvise::drop_copies(at, len) });
+    }
+
     /// The bytes of `pages`.
     ///
     /// Nothing is copied; the first use of a page may wait for the disk.

@@ -397,6 +397,7 @@ fn sum_of_products(
                 let out = &mut out[batch * m * n..(batch + 1) * m * n];
                 T::add_product(matrix(a, m, k, flags[0]), matrix(b, k, n, flags[1]), out, n);
             }
+            pair.iter().for_each(Argument::let_go);
         }
         Block::new(&sizes.shape, Data::owned(out))
     })

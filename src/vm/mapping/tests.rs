@@ -76,6 +76,37 @@ fn adjacent_runs_are_one_kernel_mapping() {
     assert_eq!((mapping.vmas(), vmas_listed(&mapping)), (2, 2));
 }
 
+/// Bytes of this process that are pages of files.
+#[cfg(not(miri))]
+fn resident_file_bytes(mapping: &Mapping) -> u64 {
+    let start = mapping.base().addr().get();
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+    let rss = lines.find(|line| line.starts_with("Rss:")).unwrap();
+    rss.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[cfg(not(miri))]
+fn pages_that_were_let_go_are_no_memory_and_show_the_same_when_they_are_used_again() {
+    let file = numbered_file(0);
+    let budget = Arc::new(VmaBudget::with_max(1000));
+    let new = Mapping::new(PAGES, Access::ReadOnly, Advice::Blocks, &budget);
+    let mut mapping = new.unwrap();
+    mapping.place(&[file_run(pages(0, PAGES), &file, 3)]).unwrap();
+    populate(mapping.bytes(pages(0, PAGES))).unwrap();
+    assert_eq!(resident_file_bytes(&mapping), PAGES * PAGE_BYTES);
+    mapping.let_go(pages(1, PAGES));
+    assert_eq!(resident_file_bytes(&mapping), PAGE_BYTES);
+    assert_eq!(mapping.bytes(pages(7, 8)), [10; 4096]);
+    // Where there may be private copies, nothing goes.
+    let mut mapping = writable(PAGES);
+    mapping.place(&[file_run(pages(0, PAGES), &file, 3)]).unwrap();
+    mapping.bytes_mut(pages(4, 5)).fill(200);
+    mapping.let_go(pages(0, PAGES));
+    assert_eq!(mapping.bytes(pages(4, 5)), [200; 4096]);
+}
+
 #[test]
 fn dropped_mapping_gives_its_budget_back() {
     let file = numbered_file(0);
